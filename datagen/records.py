@@ -1,0 +1,198 @@
+"""The records that flow: topics become plan items, items become examples, filters and people give verdicts.
+
+Every record is frozen; an id is a hash of the content that it stands for, so the same thing has the same id
+in every run. No local imports: everything else may know the records, they know nothing.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, computed_field
+
+
+def content_hash(content: object) -> str:
+    """32 hex digits (128 bits) of SHA-256 over the canonical JSON of `content`."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Message(Record):
+    """One chat message in the form of every chat API."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class AdversarialKind(Record):
+    """A way to make an input hard. `expect` says what a right answer does: keep the topic's label, abstain, or unknown."""
+
+    description: str
+    expect: Literal["topic", "abstain", "open"] = "topic"
+    weight: float = Field(default=1.0, ge=0)
+
+
+class Task(Record):
+    """What the student must do: its system message, the form of an input and of an answer.
+
+    type            decides the default metrics of an evaluation
+    system          the system message that the student is trained and served with
+    input           what an input is, in words that complete "Each input is ..."
+    instructions    what a right answer is; only the teacher and the judge read it
+    output_schema   JSON schema of the answer; None means free text
+    label_field     the answer's field that holds a topic's label
+    abstain_label   the label for inputs that the student must not handle
+    entities_field  the answer's field that maps entity names to spans of the input
+    decision_fields fields whose values the policy table demands
+    forbidden       words that an answer must never contain (matched as whole words, without case)
+    """
+
+    type: Literal["classification", "extraction", "question_answering", "generation", "conversation"]
+    system: str
+    input: str
+    instructions: str
+    language: str = "en"
+    output_schema: Mapping[str, Any] | None = None
+    label_field: str | None = None
+    abstain_label: str | None = None
+    entities_field: str | None = None
+    decision_fields: tuple[str, ...] = ()
+    forbidden: tuple[str, ...] = ()
+
+
+class Topic(Record):
+    """A leaf of the taxonomy's tree. `label` is what an answer must say for inputs of this topic, if the task has labels."""
+
+    path: str
+    description: str
+    label: str | None = None
+    weight: float = 1.0
+    seeds: tuple[str, ...] = ()
+
+
+class PlanItem(Record):
+    """One unit of work for a generator: a topic, the dimension values drawn for it, and how many inputs to ask for."""
+
+    topic: str
+    generator: str
+    index: int
+    count: int
+    label: str | None = None
+    description: str = ""
+    dimensions: Mapping[str, str] = Field(default_factory=dict)
+    facts: Mapping[str, str] = Field(default_factory=dict)
+    seed: str | None = None
+    kind: str | None = None
+    neighbours: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Stable across runs: `path:generator:index`."""
+        return f"{self.topic}:{self.generator}:{self.index}"
+
+
+class Request(Record):
+    """What is asked of a model. Its id covers everything that can change the answer."""
+
+    item_id: str
+    prompt: str
+    role: Literal["teacher", "weak", "judge"]
+    model: str
+    messages: tuple[Message, ...]
+    params: Mapping[str, Any]
+    sample: str
+
+    @property
+    def id(self) -> str:
+        return content_hash([self.model, [m.model_dump() for m in self.messages], dict(self.params), self.sample])
+
+
+class Response(Record):
+    """A model's answer with what it cost. Token counts are the provider's own; `cached_tokens` are part of prompt_tokens."""
+
+    request_id: str
+    text: str
+    reasoning: str | None = None
+    finish_reason: str = "stop"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    cost_usd: float = 0.0
+    latency_s: float = 0.0
+    attempts: int = 1
+
+
+class Example(Record):
+    """One training example. SFT reads prompt and completion; preference reads completion as chosen, beside `rejected`.
+
+    calls    ids of the requests that made it, the one that wrote the completion last
+    parent   the example that a person edited into this one
+    answer   the completion as data, where the task's output is JSON
+    scores   what a judge measured: {"judge": 4.0, "chosen_margin": 1.0}
+    """
+
+    item_id: str
+    topic: str
+    generator: str
+    prompt: tuple[Message, ...]
+    completion: str
+    rejected: str | None = None
+    reasoning: str | None = None
+    answer: Mapping[str, Any] | None = None
+    label: str | None = None
+    kind: str | None = None
+    dimensions: Mapping[str, str] = Field(default_factory=dict)
+    scores: Mapping[str, float] = Field(default_factory=dict)
+    calls: tuple[str, ...] = ()
+    parent: str | None = None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def id(self) -> str:
+        """Hash of what a student would learn from, within its item."""
+        return content_hash(
+            [
+                self.item_id,
+                [m.model_dump() for m in self.prompt],
+                self.completion,
+                self.rejected,
+                self.reasoning,
+                self.parent,
+            ]
+        )
+
+    @property
+    def input(self) -> str:
+        """The last user message: what the student will be given."""
+        return next((m.content for m in reversed(self.prompt) if m.role == "user"), "")
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """From a stored row, which carries the computed id as a column."""
+        return cls.model_validate({k: v for k, v in row.items() if k in cls.model_fields})
+
+
+class Verdict(Record):
+    """Keep or drop, by whom and why. A filter's word is recomputed by every `curate`; a person's word is last."""
+
+    example_id: str
+    by: str
+    keep: bool
+    reason: str | None = None
+
+
+class EvaluationSet(Record):
+    """Rows that a student will be judged on and must never be trained on. `labels` may hold None."""
+
+    name: str
+    path: str
+    texts: tuple[str, ...]
+    labels: tuple[str | None, ...]
+    sha256: str

@@ -1,0 +1,28 @@
+"""Errors a user can mend. The CLI prints them without a traceback and exits 2; anything else is a bug.
+
+    TrainError
+    |-- ConfigError    a recipe or an option is wrong: says file, field, value
+    |-- DataError      the exported data is missing, changed since its manifest, or not fit to train on
+    |-- TemplateError  the chat template would train something else than inference generates
+    `-- ModelError     a student cannot be loaded
+"""
+
+
+class TrainError(Exception):
+    """Something the user can mend; the message says what was found, where, and what to do."""
+
+
+class ConfigError(TrainError):
+    """A recipe or an option is wrong."""
+
+
+class DataError(TrainError):
+    """The exported data is missing, changed, or not fit to train on."""
+
+
+class TemplateError(TrainError):
+    """The chat template would train something else than inference generates."""
+
+
+class ModelError(TrainError):
+    """A student cannot be loaded."""
