@@ -1,0 +1,541 @@
+"""Metrics of a student's answers: plain functions, no model, no file.
+
+A row's completion and its reference are read once into an `Answer`. A metric turns answers into *tallies*, one line
+of counts per row (a line of zeros: the metric does not apply to that row), and a statistic of the summed tallies.
+Accuracy is tallied (right, 1), F1 (tp, fp, fn): so one pass of resampled sums gives every bootstrap interval, of one
+model or of the difference between two models on the same rows.
+
+To add a metric: a function, one line in METRICS, one in GLOSSARY.
+"""
+
+import json
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jsonschema import Draft202012Validator
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from scipy.stats import binomtest
+
+Floats = NDArray[np.float64]
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+
+class TaskSpec(BaseModel):
+    """The manifest's `task`: what an answer must look like, as far as a metric must know it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    type: str = "classification"
+    system: str = ""
+    output: Literal["json", "text"] = "json"
+    output_schema: dict[str, Any] | None = None
+    label_field: str | None = None
+    labels: tuple[str, ...] = ()
+    abstain_label: str | None = None
+    entities_field: str | None = None
+    decision_fields: tuple[str, ...] = ()
+    forbidden: tuple[str, ...] = ()
+
+
+class Answer(NamedTuple):
+    """A completion beside its reference. `parsed` and `expected` are None where the text is not one JSON object."""
+
+    task: TaskSpec
+    input: str
+    completion: str
+    reference: str | None
+    parsed: dict[str, Any] | None
+    expected: dict[str, Any] | None
+    schema_valid: bool
+    label: str | None
+    predicted: str | None
+
+
+class Measure(NamedTuple):
+    """A metric of one model on one set, with its 95 % interval; `n` rows count. All values are fractions 0..1."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class Comparison(NamedTuple):
+    """`difference` = b - a on the same rows, with its 95 % interval; `p` is McNemar's exact p for yes/no metrics."""
+
+    metric: str
+    a: str
+    b: str
+    difference: float
+    low: float
+    high: float
+    n: int
+    p: float | None = None
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval excludes 0."""
+        return self.low > 0 or self.high < 0
+
+
+class Metric(NamedTuple):
+    """`tally`: answers -> counts (rows, k). `statistic`: summed counts (..., k) -> values (...), nan where undefined.
+
+    kind: "proportion" (yes or no per row; Wilson interval), "mean" and "ratio" (bootstrap).
+    """
+
+    tally: Callable[[Sequence[Answer]], Floats]
+    statistic: Callable[[Floats], Floats]
+    kind: Literal["proportion", "mean", "ratio"]
+
+
+class Meaning(NamedTuple):
+    """What a metric says, in one sentence, and which way is better."""
+
+    sentence: str
+    higher_is_better: bool
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+def parse_object(text: str) -> dict[str, Any] | None:
+    """The one JSON object (RFC 8259) that `text` is, or None: fences, prose, a second object, NaN are refused."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    try:
+        value = json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+@lru_cache(maxsize=32)
+def _validator(schema: str) -> Draft202012Validator:
+    return Draft202012Validator(json.loads(schema))
+
+
+@lru_cache(maxsize=32)
+def _word_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, words)) + r")(?!\w)", re.IGNORECASE)
+
+
+def read_answer(
+    task: TaskSpec, text: str, completion: str, reference: str | None = None, label: str | None = None
+) -> Answer:
+    """Read a completion for the input `text`. A missing `label` is taken from the reference where that has one."""
+    as_json = task.output == "json"
+    parsed = parse_object(completion) if as_json else None
+    expected = parse_object(reference) if as_json and reference is not None else None
+    schema_valid = parsed is not None
+    if parsed is not None and task.output_schema is not None:
+        schema_valid = _validator(json.dumps(task.output_schema, sort_keys=True)).is_valid(parsed)
+    if as_json:
+        predicted = _label_in(task, parsed)
+        label = label if label is not None else _label_in(task, expected)
+    else:
+        predicted = completion.strip() if completion.strip() in task.labels else None
+        label = label if label is not None or reference not in task.labels else reference
+    return Answer(task, text, completion, reference, parsed, expected, schema_valid, label, predicted)
+
+
+def _label_in(task: TaskSpec, answer: dict[str, Any] | None) -> str | None:
+    value = answer.get(task.label_field) if answer is not None and task.label_field else None
+    return value if isinstance(value, str) else None
+
+
+def entity_pairs(task: TaskSpec, answer: dict[str, Any] | None) -> Counter[tuple[str, str]]:
+    """(name, value) pairs with their counts; a list gives one pair per element, null gives none."""
+    found = answer.get(task.entities_field) if answer is not None and task.entities_field else None
+    pairs: Counter[tuple[str, str]] = Counter()
+    for name, value in found.items() if isinstance(found, dict) else ():
+        for element in value if isinstance(value, list) else [value]:
+            if element is not None:
+                pairs[name, str(element).strip()] += 1
+    return pairs
+
+
+def normalise(text: str) -> str:
+    """NFKC, lower case, white space collapsed: what an exact match of free text forgives."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _squad_tokens(text: str) -> list[str]:
+    text = "".join(c for c in text.lower() if c not in string.punctuation)
+    return re.sub(r"\b(a|an|the)\b", " ", text).split()
+
+
+# --- one row -> value or None (does not apply) -----------------------------------------------------------------------
+
+
+def is_json(answer: Answer) -> float | None:
+    return float(answer.parsed is not None) if answer.task.output == "json" else None
+
+
+def fits_schema(answer: Answer) -> float | None:
+    applies = answer.task.output == "json" and answer.task.output_schema is not None
+    return float(answer.schema_valid) if applies else None
+
+
+def label_right(answer: Answer) -> float | None:
+    return None if answer.label is None else float(answer.predicted == answer.label)
+
+
+def decision_right(answer: Answer) -> float | None:
+    """All decision fields as in the reference; applies where either answer has a decision that is not always asked."""
+    fields = answer.task.decision_fields
+    if not fields or answer.expected is None:
+        return None
+    always = set((answer.task.output_schema or {}).get("required", ()))
+    telling = [f for f in fields if f not in always] or list(fields)
+    expected, parsed = answer.expected, answer.parsed or {}
+    if not any(f in expected or f in parsed for f in telling):
+        return None
+    return float(answer.parsed is not None and all(parsed.get(f) == expected.get(f) for f in fields))
+
+
+def abstains_when_it_must(answer: Answer) -> float | None:
+    must = answer.task.abstain_label is not None and answer.label == answer.task.abstain_label
+    return float(answer.predicted == answer.label) if must else None
+
+
+def abstains_rightly(answer: Answer) -> float | None:
+    abstain = answer.task.abstain_label
+    if abstain is None or answer.label is None or answer.predicted != abstain:
+        return None
+    return float(answer.label == abstain)
+
+
+def abstains_wrongly(answer: Answer) -> float | None:
+    abstain = answer.task.abstain_label
+    if abstain is None or answer.label is None or answer.label == abstain:
+        return None
+    return float(answer.predicted == abstain)
+
+
+def same_answer(answer: Answer) -> float | None:
+    """Equal as data (order of keys is free) for JSON, equal after `normalise` for text."""
+    if answer.reference is None:
+        return None
+    if answer.task.output == "json":
+        return float(answer.parsed is not None and answer.parsed == answer.expected)
+    return float(normalise(answer.completion) == normalise(answer.reference))
+
+
+def token_f1_of(answer: Answer) -> float | None:
+    """F1 over the bag of words, as SQuAD 1.1's evaluation script (Rajpurkar et al. 2016) computes it."""
+    if answer.reference is None or answer.task.output != "text":
+        return None
+    ours, theirs = _squad_tokens(answer.completion), _squad_tokens(answer.reference)
+    common = (Counter(ours) & Counter(theirs)).total()
+    if not ours or not theirs:
+        return float(ours == theirs)
+    return 2 * common / (len(ours) + len(theirs))
+
+
+def rouge_l_of(answer: Answer) -> float | None:
+    """ROUGE-L F1: longest common subsequence of words (Lin 2004), lower case, no stemming."""
+    if answer.reference is None or answer.task.output != "text":
+        return None
+    ours, theirs = (re.findall(r"\w+", t.lower()) for t in (answer.completion, answer.reference))
+    if not ours or not theirs:
+        return float(ours == theirs)
+    row = [0] * (len(theirs) + 1)
+    for word in ours:
+        diagonal = 0
+        for j, other in enumerate(theirs, 1):
+            diagonal, row[j] = row[j], diagonal + 1 if word == other else max(row[j], row[j - 1])
+    return 2 * row[-1] / (len(ours) + len(theirs))
+
+
+def invents_entity(answer: Answer) -> float | None:
+    """Some entity's value does not occur in the input (case and white space forgiven)."""
+    if answer.task.entities_field is None:
+        return None
+    source = normalise(answer.input)
+    return float(any(normalise(value) not in source for _, value in entity_pairs(answer.task, answer.parsed)))
+
+
+def says_forbidden(answer: Answer) -> float | None:
+    """A forbidden word stands in some value other than the label, or anywhere in a text that is not JSON."""
+    if not answer.task.forbidden:
+        return None
+    if answer.parsed is None:
+        said = answer.completion
+    else:
+        said = json.dumps(
+            [v for k, v in answer.parsed.items() if k != answer.task.label_field], ensure_ascii=False, default=str
+        )
+    return float(_word_pattern(answer.task.forbidden).search(said) is not None)
+
+
+def names_label_instead(answer: Answer) -> float | None:
+    must = answer.task.abstain_label is not None and answer.label == answer.task.abstain_label
+    return float(answer.predicted is not None and answer.predicted != answer.label) if must else None
+
+
+def behaves_badly(answer: Answer) -> float | None:
+    checks = (invents_entity(answer), says_forbidden(answer), names_label_instead(answer))
+    applied = [c for c in checks if c is not None]
+    return max(applied) if applied else None
+
+
+# --- tallies and statistics ------------------------------------------------------------------------------------------
+
+
+def _per_row(function: Callable[[Answer], float | None]) -> Callable[[Sequence[Answer]], Floats]:
+    """Tally (value, 1) where the function applies, (0, 0) elsewhere."""
+
+    def tally(answers: Sequence[Answer]) -> Floats:
+        values = [function(a) for a in answers]
+        return np.array([(v, 1.0) if v is not None else (0.0, 0.0) for v in values], dtype=float).reshape(-1, 2)
+
+    return tally
+
+
+def _abstention_precision_tally(answers: Sequence[Answer]) -> Floats:
+    """Where nothing calls for abstaining, precision says only that; `false_abstention` says it better."""
+    counts = _per_row(abstains_rightly)(answers)
+    return counts if any(a.label is not None and a.label == a.task.abstain_label for a in answers) else counts * 0
+
+
+def _entity_tally(answers: Sequence[Answer]) -> Floats:
+    """(tp, fp, fn) over (name, value) pairs, where the reference is known as data."""
+    rows = []
+    for answer in answers:
+        if answer.task.entities_field is None or answer.expected is None:
+            rows.append((0.0, 0.0, 0.0))
+            continue
+        ours, theirs = entity_pairs(answer.task, answer.parsed), entity_pairs(answer.task, answer.expected)
+        hits = (ours & theirs).total()
+        rows.append((hits, ours.total() - hits, theirs.total() - hits))
+    return np.array(rows, dtype=float).reshape(-1, 3)
+
+
+def _label_tally(answers: Sequence[Answer]) -> Floats:
+    """(tp, fp, fn) for every label of the references, side by side: (rows, 3 * labels)."""
+    labels = {label: i for i, label in enumerate(sorted({a.label for a in answers if a.label is not None}))}
+    counts = np.zeros((len(answers), len(labels), 3))
+    for row, answer in enumerate(answers):
+        if answer.label is None:
+            continue
+        if answer.predicted == answer.label:
+            counts[row, labels[answer.label], 0] = 1
+        else:
+            counts[row, labels[answer.label], 2] = 1
+            if answer.predicted in labels:
+                counts[row, labels[answer.predicted], 1] = 1
+    return counts.reshape(len(answers), -1)
+
+
+def _rate(sums: Floats) -> Floats:
+    return np.divide(sums[..., 0], sums[..., 1], out=np.full(sums.shape[:-1], np.nan), where=sums[..., 1] > 0)
+
+
+def _f1(sums: Floats) -> Floats:
+    """2 tp / (2 tp + fp + fn), the harmonic mean of precision and recall (van Rijsbergen 1979)."""
+    below = 2 * sums[..., 0] + sums[..., 1] + sums[..., 2]
+    return np.divide(2 * sums[..., 0], below, out=np.full(sums.shape[:-1], np.nan), where=below > 0)
+
+
+def _macro_f1(sums: Floats) -> Floats:
+    """Mean F1 of the labels that occur in the references: scikit-learn's `f1_score(average="macro", labels=those)`."""
+    counts = sums.reshape(*sums.shape[:-1], -1, 3)
+    present = counts[..., 0] + counts[..., 2] > 0
+    total = np.where(present, np.nan_to_num(_f1(counts)), 0).sum(-1)
+    return np.divide(total, present.sum(-1), out=np.full(total.shape, np.nan), where=present.any(-1))
+
+
+def _proportion(function: Callable[[Answer], float | None]) -> Metric:
+    return Metric(_per_row(function), _rate, "proportion")
+
+
+METRICS: dict[str, Metric] = {
+    "json_validity": _proportion(is_json),
+    "schema_validity": _proportion(fits_schema),
+    "label_accuracy": _proportion(label_right),
+    "macro_f1": Metric(_label_tally, _macro_f1, "ratio"),
+    "entity_f1": Metric(_entity_tally, _f1, "ratio"),
+    "decision_match": _proportion(decision_right),
+    "abstention_recall": _proportion(abstains_when_it_must),
+    "abstention_precision": Metric(_abstention_precision_tally, _rate, "proportion"),
+    "false_abstention": _proportion(abstains_wrongly),
+    "exact_match": _proportion(same_answer),
+    "token_f1": Metric(_per_row(token_f1_of), _rate, "mean"),
+    "rouge_l": Metric(_per_row(rouge_l_of), _rate, "mean"),
+    "invented_entity": _proportion(invents_entity),
+    "asks_forbidden": _proportion(says_forbidden),
+    "missed_abstention": _proportion(names_label_instead),
+    "bad_behaviour": _proportion(behaves_badly),
+}
+
+GLOSSARY: dict[str, Meaning] = {
+    "json_validity": Meaning("Share of answers that are one JSON object and nothing else.", True),
+    "schema_validity": Meaning("Share of answers that are JSON and fit the task's output schema.", True),
+    "label_accuracy": Meaning("Share of rows whose label (for support messages: the intent) is right.", True),
+    "macro_f1": Meaning("F1 of each label, averaged so that a rare label counts as much as a common one.", True),
+    "entity_f1": Meaning("F1 over all (name, value) pairs of the entities; both must be exactly right.", True),
+    "decision_match": Meaning("Share of policy cases whose decision, reason and follow-up are all right.", True),
+    "abstention_recall": Meaning("Share of inputs outside the task's scope that the model declined.", True),
+    "abstention_precision": Meaning("Share of declined inputs that were really outside the task's scope.", True),
+    "false_abstention": Meaning("Share of inputs inside the task's scope that the model declined.", False),
+    "exact_match": Meaning("Share of rows whose whole answer equals the reference.", True),
+    "token_f1": Meaning("Overlap of words between answer and reference, averaged over rows (SQuAD F1).", True),
+    "rouge_l": Meaning("Longest common run of words in order, averaged over rows (ROUGE-L F1).", True),
+    "invented_entity": Meaning("Share of answers with an entity that does not occur in the input.", False),
+    "asks_forbidden": Meaning("Share of answers that ask for or repeat a forbidden word such as PIN.", False),
+    "missed_abstention": Meaning("Share of inputs outside the scope that got a label, not a refusal.", False),
+    "bad_behaviour": Meaning("Share of rows with any of the bad behaviours: invented, forbidden, not declined.", False),
+}
+
+BAD_BEHAVIOURS = ("invented_entity", "asks_forbidden", "missed_abstention", "bad_behaviour")
+
+
+def primary_metric(task: TaskSpec) -> str:
+    """The metric that picks a checkpoint: macro-F1 where there are labels, else exact match."""
+    return "macro_f1" if task.label_field or task.labels else "exact_match"
+
+
+def failed_metrics(answer: Answer) -> list[str]:
+    """The metrics by which this row, taken alone, is wrong; empty for a right answer."""
+    failed = []
+    for name, metric in METRICS.items():
+        if name == "macro_f1":  # of one row it is label_accuracy
+            continue
+        value = float(metric.statistic(metric.tally([answer]).sum(0)))
+        if not np.isnan(value) and value != (1.0 if GLOSSARY[name].higher_is_better else 0.0):
+            failed.append(name)
+    return failed
+
+
+# --- intervals -------------------------------------------------------------------------------------------------------
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """Wilson's score interval for a proportion (Wilson 1927; scipy's `proportion_ci(method="wilson")`)."""
+    interval = binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def resampled_sums(tallies: Floats, *, seed: int, resamples: int = RESAMPLES) -> Floats:
+    """Sums of `tallies` (rows, k) over rows drawn with replacement: (resamples, k). The bootstrap of Efron (1979).
+
+    The draws depend on the number of rows and the seed only: two models' tallies side by side are a paired bootstrap.
+    """
+    rows = len(tallies)
+    rng = np.random.default_rng(seed)
+    sums = np.empty((resamples, tallies.shape[1]))
+    step = max(1, 2_000_000 // rows)  # bounds the memory to some 50 MB whatever the number of rows
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        draws = rng.integers(0, rows, (size, rows)) + np.arange(size)[:, None] * rows
+        times = np.bincount(draws.ravel(), minlength=size * rows).reshape(size, rows)
+        sums[start : start + size] = times.astype(np.float64) @ tallies
+    return sums
+
+
+def _quantiles(values: Floats) -> tuple[float, float]:
+    """The percentile interval (Efron & Tibshirani 1993, chapter 13); resamples without a value are left out."""
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(values[~np.isnan(values)], [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """McNemar's exact two-sided p: a binomial test that the rows which only one model has right are split evenly."""
+    return 1.0 if only_a + only_b == 0 else float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
+
+
+def bonett_price(only_a: int, only_b: int, n: int) -> tuple[float, float]:
+    """Adjusted Wald interval for b - a of paired proportions (Bonett & Price 2012): sound with few discordant pairs."""
+    z = 1.959963984540054
+    p_a, p_b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
+    half = z * float(np.sqrt((p_a + p_b - (p_b - p_a) ** 2) / (n + 2)))
+    return max(-1.0, p_b - p_a - half), min(1.0, p_b - p_a + half)
+
+
+class Scores(NamedTuple):
+    """Every measure of every model, and the comparisons that were asked for."""
+
+    measures: dict[str, list[Measure]]
+    comparisons: list[Comparison]
+
+
+def score(
+    models: Mapping[str, Sequence[Answer]],
+    metrics: Sequence[str] = tuple(METRICS),
+    pairs: Sequence[tuple[str, str]] = (),
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Scores:
+    """Score models on the same rows (same order). A metric that applies to no row of a model is left out for it.
+
+    Raises ValueError when the models have different numbers of rows, or none.
+    """
+    sizes = {len(answers) for answers in models.values()}
+    if len(sizes) != 1 or 0 in sizes:
+        counts_of = {m: len(answers) for m, answers in models.items()}
+        raise ValueError(f"models must answer the same rows, at least one; got {counts_of}")
+    tallies = {(m, name): METRICS[name].tally(answers) for m, answers in models.items() for name in metrics}
+    tallies = {key: counts for key, counts in tallies.items() if counts.any()}
+    if not tallies:
+        return Scores({m: [] for m in models}, [])
+    # One pass over the resampled rows for all models and metrics: this is what makes the comparisons paired.
+    splits = np.cumsum([counts.shape[1] for counts in tallies.values()])[:-1]
+    sums = np.split(resampled_sums(np.hstack(list(tallies.values())), seed=seed, resamples=resamples), splits, axis=1)
+    spread = {(m, name): METRICS[name].statistic(s) for (m, name), s in zip(tallies, sums, strict=True)}
+    measures = {
+        m: [_measure(name, tallies[m, name], spread[m, name]) for name in metrics if (m, name) in tallies]
+        for m in models
+    }
+    comparisons = [
+        _compare(name, a, b, tallies, spread)
+        for a, b in pairs
+        for name in metrics
+        if (a, name) in tallies and (b, name) in tallies
+    ]
+    return Scores(measures, comparisons)
+
+
+def _measure(name: str, counts: Floats, spread: Floats) -> Measure:
+    metric = METRICS[name]
+    value = float(metric.statistic(counts.sum(0)))
+    n = int(counts.any(axis=1).sum())
+    if metric.kind == "proportion":
+        low, high = wilson(round(counts[:, 0].sum()), n)
+    else:
+        low, high = _quantiles(spread)
+        if low == high:  # rows that are all alike have no spread to resample, but n rows still prove no certainty
+            low, high = min(low, wilson(round(value * n), n)[0]), max(high, wilson(round(value * n), n)[1])
+    return Measure(name, value, low, high, n)
+
+
+def _compare(
+    name: str, a: str, b: str, tallies: Mapping[tuple[str, str], Floats], spread: Mapping[tuple[str, str], Floats]
+) -> Comparison:
+    metric, ours, theirs = METRICS[name], tallies[a, name], tallies[b, name]
+    difference = float(metric.statistic(theirs.sum(0)) - metric.statistic(ours.sum(0)))
+    n = int((ours.any(axis=1) | theirs.any(axis=1)).sum())
+    low, high = _quantiles(spread[b, name] - spread[a, name])
+    p = None
+    same_rows = metric.kind == "proportion" and np.array_equal(ours[:, 1], theirs[:, 1])
+    if same_rows:
+        only_a = int((ours[:, 0] > theirs[:, 0]).sum())
+        only_b = int((theirs[:, 0] > ours[:, 0]).sum())
+        p = mcnemar(only_a, only_b)
+        if low == high:
+            low, high = bonett_price(only_a, only_b, n)
+    return Comparison(name, a, b, difference, low, high, n, p)
