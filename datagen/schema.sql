@@ -1,0 +1,127 @@
+-- The store of one recipe: what was asked, what was answered, what was made of it, and who decided what.
+-- Tables are made once (and changed by the migrations in store.py); views are made anew whenever this text changes.
+
+CREATE TABLE IF NOT EXISTS settings (name VARCHAR, value VARCHAR);
+COMMENT ON TABLE settings IS 'Values that views need: seed and shares of the split, the recipe''s name, the store''s version.';
+
+CREATE TABLE IF NOT EXISTS runs (
+    id VARCHAR, command VARCHAR, started TIMESTAMP, finished TIMESTAMP, status VARCHAR, recipe JSON, versions JSON);
+COMMENT ON TABLE runs IS 'One row per command that wrote here: when, with which recipe and versions, and how it ended.';
+
+CREATE TABLE IF NOT EXISTS calls (
+    id VARCHAR, item_id VARCHAR, prompt VARCHAR, role VARCHAR, model VARCHAR, messages STRUCT(role VARCHAR, content VARCHAR)[],
+    params JSON, sample VARCHAR, text VARCHAR, reasoning VARCHAR, finish_reason VARCHAR, prompt_tokens BIGINT,
+    completion_tokens BIGINT, cached_tokens BIGINT, cost_usd DOUBLE, latency_s DOUBLE, attempts INTEGER, run_id VARCHAR,
+    created_at TIMESTAMP);
+COMMENT ON TABLE calls IS 'Every answered teacher call, also those whose answer was of no use. id = hash of all that was asked.';
+COMMENT ON COLUMN calls.prompt IS 'Prompt file and the hash of its text: answer@3f2a91c4.';
+COMMENT ON COLUMN calls.sample IS 'item/attempt/draw: keeps equal prompts of two items, or of two tries, apart.';
+
+CREATE TABLE IF NOT EXISTS failures (
+    request_id VARCHAR, item_id VARCHAR, prompt VARCHAR, role VARCHAR, model VARCHAR, error VARCHAR, message VARCHAR,
+    run_id VARCHAR, created_at TIMESTAMP);
+COMMENT ON TABLE failures IS 'Attempts that got no answer: rate limits, timeouts, refused connections. Not billed by a provider.';
+
+CREATE TABLE IF NOT EXISTS items (
+    id VARCHAR, topic VARCHAR, generator VARCHAR, count INTEGER, plan JSON, status VARCHAR, error VARCHAR,
+    example_ids VARCHAR[], planned BOOLEAN, run_id VARCHAR);
+COMMENT ON TABLE items IS 'The plan: one row per piece of work, with how it ended (done, empty, failed) and the examples it now stands for.';
+
+CREATE TABLE IF NOT EXISTS examples (
+    id VARCHAR, item_id VARCHAR, topic VARCHAR, generator VARCHAR, prompt STRUCT(role VARCHAR, content VARCHAR)[],
+    completion VARCHAR, rejected VARCHAR, reasoning VARCHAR, answer JSON, label VARCHAR, kind VARCHAR, dimensions JSON,
+    scores JSON, calls VARCHAR[], parent VARCHAR, run_id VARCHAR);
+COMMENT ON TABLE examples IS 'Everything that was ever made. Nothing is deleted: see the views accepted and rejected.';
+COMMENT ON COLUMN examples.label IS 'The label that a right answer has, where it is known before anyone answers.';
+COMMENT ON COLUMN examples.parent IS 'The example that a person edited into this one.';
+
+CREATE TABLE IF NOT EXISTS verdicts (example_id VARCHAR, decided_by VARCHAR, keep BOOLEAN, reason VARCHAR, created_at TIMESTAMP);
+COMMENT ON TABLE verdicts IS 'Keep or drop, by a filter (filter:NAME, made anew by every curate) or a person (human:NAME).';
+
+CREATE TABLE IF NOT EXISTS groups (example_id VARCHAR, group_id VARCHAR);
+COMMENT ON TABLE groups IS 'Examples that are near-duplicates of one another share a group; a group never straddles a split.';
+
+-- VIEWS
+
+CREATE OR REPLACE VIEW current_examples AS
+    SELECT e.* FROM examples e
+    WHERE e.parent IS NOT NULL OR e.id IN (SELECT unnest(example_ids) FROM items WHERE planned);
+COMMENT ON VIEW current_examples IS 'Examples that the present plan stands for: what an earlier prompt, teacher or plan made is not among them.';
+
+CREATE OR REPLACE VIEW decisions AS
+    WITH people AS (
+        SELECT example_id, arg_max(keep, created_at) AS keep, arg_max(decided_by, created_at) AS decided_by, arg_max(reason, created_at) AS reason
+        FROM verdicts WHERE decided_by LIKE 'human:%' GROUP BY example_id),
+    filters AS (
+        SELECT example_id, bool_and(keep) AS keep,
+               coalesce(min(decided_by) FILTER (NOT keep), 'filters') AS decided_by, min(reason) FILTER (NOT keep) AS reason
+        FROM verdicts WHERE decided_by LIKE 'filter:%' GROUP BY example_id)
+    SELECT e.id AS example_id, coalesce(p.keep, f.keep, false) AS keep,
+           coalesce(p.decided_by, f.decided_by, 'not curated yet') AS decided_by, CASE WHEN p.example_id IS NULL THEN f.reason ELSE p.reason END AS reason
+    FROM current_examples e
+    LEFT JOIN people p ON p.example_id = e.id LEFT JOIN filters f ON f.example_id = e.id;
+COMMENT ON VIEW decisions IS 'The last word on every current example: a person''s latest verdict, or else that of the filters.';
+
+CREATE OR REPLACE VIEW accepted AS
+    SELECT e.*, d.decided_by, coalesce(g.group_id, e.id) AS group_id,
+           CASE WHEN u < test THEN 'test' WHEN u < test + validation THEN 'validation' ELSE 'train' END AS split
+    FROM current_examples e JOIN decisions d ON d.example_id = e.id
+    LEFT JOIN groups g ON g.example_id = e.id
+    CROSS JOIN (SELECT coalesce(max(value) FILTER (name = 'seed'), '0') AS seed,
+                       coalesce(max(value) FILTER (name = 'split.test')::DOUBLE, 0.1) AS test,
+                       coalesce(max(value) FILTER (name = 'split.validation')::DOUBLE, 0.1) AS validation FROM settings),
+    LATERAL (SELECT ('0x' || md5(seed || coalesce(g.group_id, e.id))[:8])::UBIGINT / 4294967296.0 AS u)
+    WHERE d.keep;
+COMMENT ON VIEW accepted IS 'Examples fit for training, with their split: a hash of the group, so stable as the data grows.';
+
+CREATE OR REPLACE VIEW rejected AS
+    SELECT e.*, d.decided_by, d.reason FROM current_examples e JOIN decisions d ON d.example_id = e.id WHERE NOT d.keep;
+COMMENT ON VIEW rejected IS 'Examples that are not fit, by whom and why.';
+
+CREATE OR REPLACE VIEW sft AS
+    SELECT prompt, [{'role': 'assistant', 'content': completion}] AS completion, id, group_id, split, topic, generator,
+           label, kind, reasoning
+    FROM accepted;
+COMMENT ON VIEW sft IS 'TRL''s conversational prompt-completion rows.';
+
+CREATE OR REPLACE VIEW preference AS
+    SELECT prompt, [{'role': 'assistant', 'content': completion}] AS chosen,
+           [{'role': 'assistant', 'content': a.rejected}] AS rejected, id, group_id, split, topic, generator, label, kind
+    FROM accepted a WHERE a.rejected IS NOT NULL;
+COMMENT ON VIEW preference IS 'TRL''s conversational prompt-chosen-rejected rows.';
+
+CREATE OR REPLACE VIEW coverage AS
+    SELECT i.topic, i.generator, i.target, coalesce(e.examples, 0) AS examples, coalesce(e.accepted, 0) AS accepted,
+           i.items, i.failed, round(coalesce(e.accepted, 0) / i.target, 3) AS share
+    FROM (SELECT topic, generator, sum(count) AS target, count(*) AS items, count(*) FILTER (status = 'failed') AS failed
+          FROM items WHERE planned GROUP BY ALL) i
+    LEFT JOIN (SELECT topic, generator, count(*) AS examples, count(*) FILTER (keep) AS accepted
+               FROM current_examples JOIN decisions ON example_id = id GROUP BY ALL) e USING (topic, generator)
+    ORDER BY ALL;
+COMMENT ON VIEW coverage IS 'What was asked for and what came of it, by topic and generator.';
+
+CREATE OR REPLACE VIEW costs AS
+    SELECT role, model, split_part(prompt, '@', 1) AS prompt, count(*) AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens,
+           sum(cached_tokens)::BIGINT AS cached_tokens, sum(completion_tokens)::BIGINT AS completion_tokens,
+           sum(cost_usd) AS cost_usd, round(avg(latency_s), 4) AS mean_latency_s
+    FROM calls GROUP BY ALL ORDER BY cost_usd DESC, calls DESC, role, model, prompt;
+COMMENT ON VIEW costs IS 'Calls, tokens and money by role, model and prompt; answers of no use are counted too: they were paid.';
+
+CREATE OR REPLACE VIEW lineage AS
+    WITH used AS (SELECT id AS example_id, unnest(calls) AS call_id FROM examples),
+    shares AS (SELECT call_id, count(*) AS sharers FROM used GROUP BY call_id),
+    asked AS (
+        SELECT u.example_id, sum(c.prompt_tokens / s.sharers) AS prompt_tokens,
+               sum(c.completion_tokens / s.sharers) AS completion_tokens, sum(c.cost_usd / s.sharers) AS cost_usd
+        FROM used u JOIN calls c ON c.id = u.call_id JOIN shares s ON s.call_id = u.call_id GROUP BY u.example_id),
+    said AS (
+        SELECT example_id, list({'by': decided_by, 'keep': keep, 'reason': reason} ORDER BY created_at, decided_by) AS verdicts,
+               arg_max(decided_by, created_at) FILTER (decided_by LIKE 'human:%') AS reviewer
+        FROM verdicts GROUP BY example_id)
+    SELECT a.id, a.split, a.topic, a.generator, a.kind, a.completion, a.calls[-1] AS call_id, c.model AS teacher,
+           c.prompt AS prompt_hash, c.messages AS rendered_prompt, c.text AS teacher_text,
+           round(asked.prompt_tokens, 1) AS prompt_tokens, round(asked.completion_tokens, 1) AS completion_tokens,
+           asked.cost_usd, said.verdicts, said.reviewer, a.parent, a.item_id, a.calls
+    FROM accepted a LEFT JOIN calls c ON c.id = a.calls[-1] LEFT JOIN asked ON asked.example_id = a.id
+    LEFT JOIN said ON said.example_id = a.id;
+COMMENT ON VIEW lineage IS 'Where each training row came from: teacher, prompt and its hash, topic, tokens and cost (a call''s share), verdicts, reviewer.';

@@ -1,0 +1,152 @@
+"""A domain's taxonomy: YAML to topics, dimensions, adversarial kinds, facts and policy; says file, path and field when it refuses."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from datagen.errors import ConfigError
+from datagen.policy import Fact, Rule
+from datagen.records import AdversarialKind, Record, Task, Topic
+from datagen.yaml_file import read_yaml, validate
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class DimensionValue(Record):
+    """One value of a dimension; the note tells a teacher what the value means."""
+
+    weight: Weight = 1.0
+    note: str = ""
+
+
+class ReasoningCase(Record):
+    """Facts that the reasoning generator lets inputs of one label state; each fact with the texts to draw from."""
+
+    label: str
+    facts: Mapping[str, tuple[str, ...]]
+
+
+class Node(BaseModel):
+    """A node of the topic tree: either `topics`, or a leaf with label, weight and seeds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    description: str
+    topics: Mapping[str, "Node"] | None = None
+    label: str | None = None
+    weight: Weight = 1.0
+    seeds: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _leaf_or_branch(self) -> Self:
+        if self.topics is not None and (self.label is not None or self.seeds):
+            raise ValueError("a node with `topics` is a branch; move `label` and `seeds` to its leaves")
+        if self.topics is not None and not self.topics:
+            raise ValueError("`topics` is empty; add a leaf or remove it")
+        return self
+
+
+class Taxonomy(Record):
+    """The whole file."""
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    description: str
+    task: Task
+    dimensions: Mapping[str, Mapping[str, DimensionValue]] = Field(default_factory=dict)
+    topics: Mapping[str, Node] = Field(min_length=1)
+    adversarial: Mapping[str, AdversarialKind] = Field(default_factory=dict)
+    facts: Mapping[str, Fact] = Field(default_factory=dict)
+    policy: tuple[Rule, ...] = ()
+    reasoning: tuple[ReasoningCase, ...] = ()
+
+    def leaves(self) -> list[Topic]:
+        """The leaves, by path."""
+        return sorted(_leaves(self.topics, ""), key=lambda topic: topic.path)
+
+    def labels(self) -> dict[str, str]:
+        """Every label with a description for a teacher: the descriptions of its leaves, joined."""
+        labels: dict[str, list[str]] = {}
+        for topic in self.leaves():
+            if topic.label is not None:
+                labels.setdefault(topic.label, []).append(topic.description.strip().rstrip("."))
+        return {label: "; or ".join(descriptions) for label, descriptions in labels.items()}
+
+    def policy_lines(self) -> list[str]:
+        """The policy table as lines that a person or a teacher reads: "R3: days >= 10 -> decision: escalate"."""
+        return [
+            f"{rule.id}: "
+            + (", ".join(_condition(name, value) for name, value in rule.when.items()) or "always")
+            + " -> "
+            + ", ".join(f"{field}: {value}" for field, value in rule.then.items())
+            for rule in self.policy
+        ]
+
+    def notes(self, dimensions: Mapping[str, str]) -> dict[str, str]:
+        """What the values drawn for an item mean, by dimension."""
+        return {name: self.dimensions[name][value].note for name, value in dimensions.items()}
+
+
+def _condition(name: str, value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"{name} in {'|'.join(map(str, value))}"
+    text = str(value)
+    if text in ("known", "missing"):
+        return f"{name} {text}"
+    return f"{name} {text}" if text[:1] in "<>=" else f"{name} = {text}"
+
+
+def _leaves(nodes: Mapping[str, Node], prefix: str) -> Iterator[Topic]:
+    for name, node in nodes.items():
+        path = f"{prefix}{name}"
+        if node.topics is not None:
+            yield from _leaves(node.topics, path + "/")
+        else:
+            yield Topic(
+                path=path, description=node.description, label=node.label, weight=node.weight, seeds=node.seeds
+            )
+
+
+def load_taxonomy(path: Path) -> tuple[Taxonomy, str]:
+    """A taxonomy and the SHA-256 of its file.
+
+    Raises ConfigError with file, field and value for anything that would go wrong later: a label without a topic,
+    a rule about an unknown fact, a dimension whose weights are all zero.
+    """
+    taxonomy = validate(Taxonomy, read_yaml(path), path)
+    _check(taxonomy, path)
+    return taxonomy, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _check(taxonomy: Taxonomy, path: Path) -> None:
+    leaves, labels, task = taxonomy.leaves(), taxonomy.labels(), taxonomy.task
+    for topic in leaves:
+        field = "topics." + topic.path.replace("/", ".topics.")
+        if ":" in topic.path:
+            raise ConfigError(f"{path}: {field}: a topic's name must not contain ':'. Rename it.")
+        if task.label_field and topic.label is None:
+            raise ConfigError(f"{path}: {field}.label is missing; task.label_field is {task.label_field!r}. Add it.")
+    if not any(topic.weight for topic in leaves):
+        raise ConfigError(f"{path}: every topic has weight 0; give at least one a weight above 0.")
+    for name, values in taxonomy.dimensions.items():
+        if not any(value.weight for value in values.values()):
+            raise ConfigError(f"{path}: dimensions.{name}: every value has weight 0; give one a weight above 0.")
+    if task.abstain_label is not None and task.abstain_label not in labels:
+        raise ConfigError(
+            f"{path}: task.abstain_label is {task.abstain_label!r}, which no topic has as label; known: {', '.join(labels)}."
+        )
+    known = {task.label_field, *taxonomy.facts}
+    for index, rule in enumerate(taxonomy.policy):
+        for name in rule.when:
+            if name not in known:
+                raise ConfigError(
+                    f"{path}: policy.{index}.when.{name} is neither the label field nor a fact; "
+                    f"known: {', '.join(sorted(str(k) for k in known if k))}."
+                )
+    for index, case in enumerate(taxonomy.reasoning):
+        if case.label not in labels:
+            raise ConfigError(f"{path}: reasoning.{index}.label is {case.label!r}, which no topic has as label.")
+        for name in case.facts:
+            if name not in taxonomy.facts:
+                raise ConfigError(f"{path}: reasoning.{index}.facts.{name} is not one of facts: {', '.join(taxonomy.facts)}.")
