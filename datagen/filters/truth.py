@@ -1,0 +1,101 @@
+"""Filters on truth: the answer against what is known (label, spans of the input, policy table, forbidden words), and preference pairs."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from datagen.filters.context import FilterContext, parse_object
+from datagen.filters.similarity import normalise
+from datagen.policy import decide, read_facts
+from datagen.records import Example
+
+
+def truth(example: Example, context: FilterContext) -> str | None:
+    """The completion says nothing that is known to be wrong. One that does not parse is the schema filter's matter."""
+    if context.task.output_schema is None:
+        return _forbidden([example.completion], context)
+    answer, problem = parse_object(example.completion)
+    return None if answer is None or problem else wrong(answer, example.input, example.label, context)
+
+
+def wrong(answer: Mapping[str, Any], text: str, label: str | None, context: FilterContext) -> str | None:
+    """What is wrong in `answer` to the input `text` whose right label is `label` (None = not known); None when nothing is."""
+    task = context.task
+    said = answer.get(task.label_field) if task.label_field else None
+    if label is not None and task.label_field and said != label:
+        return f"label: asked {label}, answered {said}"
+    if task.label_field and context.labels and said not in context.labels and said != task.abstain_label:
+        return f"label: answered {said}, which is none of the labels"
+    entities = answer.get(task.entities_field) if task.entities_field else None
+    entities = entities if isinstance(entities, Mapping) else {}
+    for name, value in entities.items():
+        if not isinstance(value, str) or not value or value not in text:
+            return f"entities: {name} {value!r} does not occur in the input"
+    if context.policy:
+        known = {task.label_field: said} if task.label_field else {}
+        demanded, _ = decide(context.policy, {**known, **read_facts(entities, context.facts)})
+        for name in dict.fromkeys([*demanded, *task.decision_fields]):
+            if answer.get(name) != demanded.get(name) or (name in answer) != (name in demanded):
+                return f"policy: {name} is {_shown(answer, name)}, the rules say {_shown(demanded, name)}"
+    return _forbidden(_strings({name: value for name, value in answer.items() if name != task.label_field}), context)
+
+
+def _shown(fields: Mapping[str, Any], name: str) -> str:
+    return repr(fields[name]) if name in fields else "absent"
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _strings(inner)
+
+
+def _forbidden(texts: Iterator[str] | list[str], context: FilterContext) -> str | None:
+    for text in texts:
+        for word in context.task.forbidden:
+            if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE):
+                return f"forbidden: {word!r} in {text[:60]!r}"
+    return None
+
+
+def preference(example: Example, context: FilterContext) -> str | None:
+    """A pair's rejected answer is another text, not empty, and worse: by known truth, and by the judge's margin where there is one."""
+    if example.rejected is None:
+        return None
+    if not example.rejected.strip():
+        return "rejected_empty: the rejected answer is empty"
+    if normalise(example.rejected) == normalise(example.completion) and _same_data(example.rejected, example.completion):
+        return "rejected_same: the rejected answer equals the chosen one"
+    margin = example.scores.get("chosen_margin")
+    least = context.setting("preference", "min_margin")
+    if margin is not None and not margin > least:
+        return f"margin: the judge's margin is {margin:g}, must be above {least:g}"
+    rejected_is_wrong = _known_wrong(example, context)
+    if rejected_is_wrong is False:
+        return "rejected_right: the rejected answer is also right"
+    if rejected_is_wrong is None and margin is None:
+        return "margin: neither a judge nor known truth says which answer is better"
+    return None
+
+
+def _same_data(one: str, other: str) -> bool:
+    """Whether two texts that read the same are also the same as data: `{"a": 1` reads like `{"a": 1}` and is not."""
+    return parse_object(one)[0] == parse_object(other)[0]
+
+
+def _known_wrong(example: Example, context: FilterContext) -> bool | None:
+    """Whether the rejected answer is known to be wrong; None when nothing is known about it."""
+    rejected = example.rejected or ""
+    if context.task.output_schema is None:
+        return True if _forbidden([rejected], context) else None
+    answer, _ = parse_object(rejected)
+    if answer is None or context.violation(answer):
+        return True
+    if example.label is None and (context.task.label_field or not context.policy):
+        return True if wrong(answer, example.input, None, context) else None
+    return wrong(answer, example.input, example.label, context) is not None
