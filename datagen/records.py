@@ -91,6 +91,7 @@ class PlanItem(Record):
     seed: str | None = None
     kind: str | None = None
     neighbours: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:

@@ -1,0 +1,225 @@
+"""The datagen half of a recipe: one YAML file per experiment; unknown keys are refused with the near one suggested.
+
+The `train` section belongs to the train package, which checks it; here it is carried along untouched.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from datagen.errors import ConfigError
+from datagen.records import EvaluationSet, Record, content_hash
+from datagen.yaml_file import read_yaml, validate
+
+GeneratorName = Literal["seed", "topic", "adversarial", "reasoning", "preference"]
+Share = Annotated[float, Field(ge=0, le=0.5)]
+
+
+class Price(Record):
+    """US dollars per million tokens; needed only where litellm's price map does not know the model."""
+
+    input_per_million: float = Field(ge=0)
+    output_per_million: float = Field(ge=0)
+
+
+class ModelConfig(Record):
+    """One model in one role. `params` go to litellm as they are (api_base, top_p, ...)."""
+
+    model: str
+    temperature: float = Field(default=1.0, ge=0, le=2)
+    max_tokens: int = Field(default=1024, gt=0)
+    timeout_s: float = Field(default=120.0, gt=0)
+    price: Price | None = None
+    params: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class Teachers(Record):
+    """Who answers: the teacher; a weak model for answers to reject; a judge. The latter two default to the teacher."""
+
+    teacher: ModelConfig
+    weak: ModelConfig | None = None
+    judge: ModelConfig | None = None
+
+    def by_role(self) -> dict[str, ModelConfig]:
+        """The model of each role."""
+        return {"teacher": self.teacher, "weak": self.weak or self.teacher, "judge": self.judge or self.teacher}
+
+
+class TextFile(Record):
+    """A JSON-lines file of texts with labels: which fields hold them."""
+
+    path: str
+    text: str = "text"
+    label: str = "label"
+
+
+class SeedFile(TextFile):
+    """Real examples for the seed generator, by label; `replace` leaves the taxonomy's own seeds out."""
+
+    replace: bool = False
+
+
+class EvaluationFile(TextFile):
+    """An evaluation set. Rows with a label that the taxonomy does not have count as `unknown` says: dropped from the
+    evaluation, or expected to be abstained from; training data is kept clear of them either way.
+    `optional` sets are left out, with a note, when their path's environment variable is not set."""
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    unknown: Literal["drop", "abstain"] = "drop"
+    optional: bool = False
+
+
+class Split(Record):
+    """Shares of the groups that are held out."""
+
+    validation: Share = 0.1
+    test: Share = 0.1
+
+
+class Export(Record):
+    """How reasoning is rendered into the completion: left out, inside <think> tags, or as plain text before the answer."""
+
+    reasoning: Literal["none", "think", "plain"] = "none"
+
+
+class Recipe(Record):
+    """One experiment. `mix` counts the inputs asked for by generator; `per_call` how many of them one call writes."""
+
+    name: str = Field(pattern=r"^[a-z0-9_-]+$")
+    description: str = ""
+    taxonomy: str
+    seed: int = 0
+    teachers: Teachers
+    mix: Mapping[GeneratorName, Annotated[int, Field(ge=0)]]
+    per_call: int = Field(default=4, ge=1, le=50)
+    judge: bool = True
+    concurrency: int = Field(default=16, ge=1)
+    retries: int = Field(default=6, ge=1, description="tries per call on errors that may pass")
+    attempts: int = Field(default=4, ge=1, description="answers asked for before an unreadable one fails its input")
+    budget_usd: float | None = Field(default=None, ge=0)
+    seeds: SeedFile | None = None
+    filters: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
+    evaluation_sets: tuple[EvaluationFile, ...] = ()
+    split: Split = Split()
+    export: Export = Export()
+    train: Mapping[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> Self:
+        if not sum(self.mix.values()):
+            raise ValueError("mix asks for nothing; give at least one generator a count above 0")
+        if self.split.validation + self.split.test > 0.5:
+            raise ValueError("split holds out more than half; lower validation or test")
+        names = [entry.name for entry in self.evaluation_sets]
+        if len(set(names)) < len(names) or "test" in names or "general" in names:
+            raise ValueError("evaluation_sets need names of their own, other than `test` and `general`")
+        return self
+
+
+class LoadedRecipe(Record):
+    """A recipe with where it came from."""
+
+    recipe: Recipe
+    path: Path
+    sha256: str
+
+    def resolve(self, path: str) -> Path:
+        """A path of the recipe: environment variables filled in, relative to the working folder or to the recipe's.
+
+        Raises ConfigError for a variable that is not set and for a file that is not there.
+        """
+        expanded = os.path.expandvars(path)
+        if "$" in expanded:
+            raise ConfigError(f"{self.path}: {path!r} needs an environment variable that is not set. Set it and run again.")
+        for base in (Path.cwd(), self.path.parent, self.path.parent.parent):
+            if (base / expanded).exists():
+                return base / expanded
+        raise ConfigError(f"{self.path}: {expanded!r} is not there (looked in the working folder and beside the recipe).")
+
+    def store_path(self) -> Path:
+        """Where the recipe's store lies when nothing else is said."""
+        return Path("data") / f"{self.recipe.name}.duckdb"
+
+    def export_dir(self) -> Path:
+        """Where the recipe's data set lies when nothing else is said."""
+        return Path("data") / self.recipe.name
+
+
+def load_recipe(path: Path, *, teacher: str | None = None, scale: float = 1.0) -> LoadedRecipe:
+    """A recipe, with another teacher's model string and a scaled mix where asked. Raises ConfigError."""
+    data = read_yaml(path)
+    recipe = validate(Recipe, data, path)
+    if teacher is not None:
+        model = recipe.teachers.teacher.model_copy(update={"model": teacher, "params": {}})
+        recipe = recipe.model_copy(update={"teachers": Teachers(teacher=model)})
+    if scale != 1.0:
+        mix = {name: max(1, round(count * scale)) for name, count in recipe.mix.items() if count}
+        recipe = recipe.model_copy(update={"mix": mix})
+    return LoadedRecipe(recipe=recipe, path=path, sha256=content_hash(recipe.model_dump(mode="json")))
+
+
+def read_texts(path: Path, spec: TextFile) -> list[tuple[str, str | None]]:
+    """(text, label) of each line of a JSON-lines file. Raises ConfigError with the line and the missing field."""
+    rows: list[tuple[str, str | None]] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ConfigError(f"{path}:{number}: not valid JSON ({error}). Mend or remove the line.") from error
+        if not isinstance(row, dict) or not isinstance(row.get(spec.text), str):
+            have = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+            raise ConfigError(f"{path}:{number}: has no text field {spec.text!r} (it has: {have}). Set `text:` in the recipe.")
+        label = row.get(spec.label)
+        rows.append((row[spec.text], None if label is None else str(label)))
+    if not rows:
+        raise ConfigError(f"{path}: has no rows.")
+    return rows
+
+
+def load_evaluation_sets(
+    loaded: LoadedRecipe, labels: Mapping[str, str], abstain_label: str | None
+) -> tuple[tuple[EvaluationSet, ...], list[str]]:
+    """The recipe's evaluation sets, and a note for each optional one that is not here."""
+    sets: list[EvaluationSet] = []
+    notes: list[str] = []
+    for spec in loaded.recipe.evaluation_sets:
+        if spec.optional and "$" in os.path.expandvars(spec.path):
+            notes.append(f"evaluation set {spec.name!r} is left out: {spec.path} needs an environment variable")
+            continue
+        path = loaded.resolve(spec.path)
+        rows = read_texts(path, spec)
+        unknown = abstain_label if spec.unknown == "abstain" else None
+        known: list[str | None] = [label if label in labels else unknown for _, label in rows]
+        sets.append(
+            EvaluationSet(
+                name=spec.name,
+                path=str(path),
+                texts=tuple(text for text, _ in rows),
+                labels=tuple(known),
+                sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            )
+        )
+    return tuple(sets), notes
+
+
+def load_seeds(loaded: LoadedRecipe, labels: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Seeds of the recipe's own seed file by label; empty where it names none."""
+    spec = loaded.recipe.seeds
+    if spec is None:
+        return {}
+    path = loaded.resolve(spec.path)
+    by_label: dict[str, list[str]] = {}
+    for number, (text, label) in enumerate(read_texts(path, spec), 1):
+        if label not in labels:
+            raise ConfigError(
+                f"{path}:{number}: {spec.label} is {label!r}, which no topic has as label; known: {', '.join(labels)}."
+            )
+        by_label.setdefault(str(label), []).append(text)
+    return {label: tuple(texts) for label, texts in by_label.items()}

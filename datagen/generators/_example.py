@@ -1,0 +1,44 @@
+"""From an input to an example: the answer to the task, as every generator asks for it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from datagen.parse import Answer, Ask, canonical, parse_object, parse_text
+from datagen.records import Example, Message, PlanItem
+
+
+async def ask_task(ask: Ask, text: str, *, draw: str, role: str = "teacher") -> Answer:
+    """The task's answer to one input, as data where the task's output is JSON."""
+    return await ask("answer", parse_text if ask.output_schema is None else parse_object, role=role, draw=draw, input=text)
+
+
+def completion_text(value: Any, schema: Mapping[str, Any] | None) -> str:
+    """An answer as the student must write it."""
+    return canonical(value, schema) if isinstance(value, dict) else str(value)
+
+
+def make_example(item: PlanItem, ask: Ask, text: str, value: Any, calls: tuple[str, ...], **fields: Any) -> Example:
+    """An example of `item` whose completion is the answer `value` to the input `text`."""
+    return Example(
+        item_id=item.id,
+        topic=item.topic,
+        generator=item.generator,
+        prompt=(Message(role="system", content=ask.task_system), Message(role="user", content=text)),
+        completion=completion_text(value, ask.output_schema),
+        answer=value if isinstance(value, dict) else None,
+        label=item.label,
+        kind=item.kind,
+        dimensions=item.dimensions,
+        calls=calls,
+        **fields,
+    )
+
+
+async def answer_inputs(item: PlanItem, ask: Ask, written: Answer) -> list[Example]:
+    """One example for each written input: the teacher answers it without knowing what it was asked to be about."""
+
+    async def answered(index: int, text: str) -> Example:
+        answer = await ask_task(ask, text, draw=str(index))
+        return make_example(item, ask, text, answer.value, (written.call_id, answer.call_id))
+
+    return await ask.each(written.value[: item.count], answered)

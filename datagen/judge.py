@@ -1,0 +1,11 @@
+"""The judge: an example to scores from 1 to 5, asked once and stored. It measures; the filter `judge` decides."""
+
+from datagen.parse import Ask, parse_scores
+from datagen.records import Example
+
+
+async def judge(example: Example, ask: Ask, draw: str) -> Example:
+    """The example with `judge_answer` and `judge_input` among its scores. Raises ParseError, TeacherError."""
+    answer = await ask("judge", parse_scores, role="judge", draw=f"judge/{draw}", input=example.input, answer=example.completion)
+    scores = {**example.scores, **{f"judge_{name}": score for name, score in answer.value.items()}}
+    return example.model_copy(update={"scores": scores})

@@ -1,0 +1,122 @@
+"""The plan: topics x mix -> items, by the recipe's seed alone. A longer plan begins with the shorter one's draws."""
+
+import random
+from collections.abc import Mapping, Sequence
+
+from datagen.errors import ConfigError
+from datagen.records import PlanItem, Topic
+from datagen.taxonomy import Taxonomy
+
+_EXAMPLES_SHOWN = 3
+_ADVERSARIAL_SHARE_OF_PAIRS = 0.5
+# Model calls that one input costs, beside its share of the call that writes it
+_CALLS_PER_INPUT = {"seed": 1, "topic": 1, "adversarial": 1, "reasoning": 1, "preference": 4}
+
+
+def make_plan(
+    taxonomy: Taxonomy, mix: Mapping[str, int], *, per_call: int, seed: int, seeds: Mapping[str, tuple[str, ...]], replace_seeds: bool
+) -> list[PlanItem]:
+    """Every item of a run, by id. Raises ConfigError for a generator that the taxonomy gives nothing to work on."""
+    topics = [_with_seeds(topic, seeds, replace_seeds) for topic in taxonomy.leaves()]
+    items: list[PlanItem] = []
+    for generator, count in mix.items():
+        if not count:
+            continue
+        eligible = _eligible(generator, topics, taxonomy)
+        if not eligible:
+            raise ConfigError(f"mix.{generator} is {count}, but the taxonomy gives it no topics ({_NEEDS[generator]}). Set it to 0 or add them.")
+        for topic, share in zip(eligible, apportion(count, [t.weight for t in eligible]), strict=True):
+            items.extend(_items(taxonomy, topics, topic, generator, share, per_call, seed))
+    return sorted(items, key=lambda item: item.id)
+
+
+_NEEDS = {
+    "seed": "it needs topics with seeds",
+    "topic": "it needs topics with a weight above 0",
+    "adversarial": "it needs adversarial kinds",
+    "reasoning": "it needs `reasoning` cases for a topic's label",
+    "preference": "it needs topics with a weight above 0",
+}
+
+
+def _eligible(generator: str, topics: Sequence[Topic], taxonomy: Taxonomy) -> list[Topic]:
+    weighted = [topic for topic in topics if topic.weight]
+    if generator == "seed":
+        return [topic for topic in weighted if topic.seeds]
+    if generator == "adversarial":
+        return [t for t in weighted if t.label is None or t.label != taxonomy.task.abstain_label] if taxonomy.adversarial else []
+    if generator == "reasoning":
+        cases = {case.label for case in taxonomy.reasoning}
+        return [topic for topic in weighted if topic.label in cases]
+    return weighted
+
+
+def _with_seeds(topic: Topic, seeds: Mapping[str, tuple[str, ...]], replace: bool) -> Topic:
+    own = () if replace else topic.seeds
+    return topic.model_copy(update={"seeds": own + seeds.get(topic.label or "", ())})
+
+
+def apportion(total: int, weights: Sequence[float]) -> list[int]:
+    """`total` in whole numbers by weight (largest remainder), at least one each while `total` allows."""
+    base = [1 if total >= len(weights) else 0] * len(weights)
+    rest = total - sum(base)
+    exact = [rest * weight / sum(weights) for weight in weights]
+    shares = [b + int(e) for b, e in zip(base, exact, strict=True)]
+    by_remainder = sorted(range(len(weights)), key=lambda i: (-(exact[i] - int(exact[i])), i))
+    for i in by_remainder[: total - sum(shares)]:
+        shares[i] += 1
+    return shares
+
+
+def _items(
+    taxonomy: Taxonomy, topics: Sequence[Topic], topic: Topic, generator: str, share: int, per_call: int, seed: int
+) -> list[PlanItem]:
+    counts = [per_call] * (share // per_call) + ([share % per_call] if share % per_call else [])
+    return [_item(taxonomy, topics, topic, generator, index, count, seed) for index, count in enumerate(counts)]
+
+
+def _item(taxonomy: Taxonomy, topics: Sequence[Topic], topic: Topic, generator: str, index: int, count: int, seed: int) -> PlanItem:
+    # one generator per item, so that an item's draws do not depend on how many others there are
+    rng = random.Random(f"{seed}/{topic.path}/{generator}/{index}")
+    dimensions = {name: _draw(rng, {v: value.weight for v, value in values.items()}) for name, values in taxonomy.dimensions.items()}
+    fields: dict[str, object] = {"label": topic.label}
+    examples = tuple(rng.sample(topic.seeds, min(_EXAMPLES_SHOWN, len(topic.seeds))))
+    if generator == "seed":
+        fields["seed"] = topic.seeds[index % len(topic.seeds)]
+    elif generator == "reasoning":
+        case = rng.choice([case for case in taxonomy.reasoning if case.label == topic.label])
+        fields["facts"] = {name: rng.choice(texts) for name, texts in case.facts.items()}
+        fields["examples"] = examples
+    elif generator == "adversarial" or (
+        generator == "preference"
+        and taxonomy.adversarial
+        and topic.label != taxonomy.task.abstain_label
+        and rng.random() < _ADVERSARIAL_SHARE_OF_PAIRS
+    ):
+        kind = _draw(rng, {name: kind.weight for name, kind in taxonomy.adversarial.items()})
+        expect = taxonomy.adversarial[kind].expect
+        fields["kind"] = kind
+        fields["label"] = {"topic": topic.label, "abstain": taxonomy.task.abstain_label, "open": None}[expect]
+        others = [other.path for other in topics if other.label != topic.label and other.label != taxonomy.task.abstain_label]
+        fields["neighbours"] = tuple(rng.sample(others, min(2, len(others))))
+    else:
+        fields["examples"] = examples
+    return PlanItem(
+        topic=topic.path,
+        generator=generator,
+        index=index,
+        count=count,
+        description=topic.description.strip(),
+        dimensions=dimensions,
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+def _draw(rng: random.Random, weights: Mapping[str, float]) -> str:
+    return rng.choices(list(weights), list(weights.values()))[0]
+
+
+def count_calls(items: Sequence[PlanItem], judge: bool) -> int:
+    """How many calls the plan needs when every answer can be read at once."""
+    per_input = {generator: calls + judge for generator, calls in _CALLS_PER_INPUT.items()}
+    return sum(1 + item.count * per_input[item.generator] for item in items)
