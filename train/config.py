@@ -1,0 +1,212 @@
+"""The train half of a recipe. What belongs to SFTConfig or DPOConfig is passed through untouched.
+
+    config = read_config(Path("recipes/banking.yaml"), student="Qwen/Qwen2.5-0.5B-Instruct")
+
+A recipe is one YAML file per experiment. This half reads `name`, `seed` and `train:`; the other known keys
+belong to the making of the data and are left alone. Unknown keys are refused, with the near one suggested.
+"""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from train.errors import ConfigError
+
+RECIPE_KEYS = (
+    "name taxonomy seed teachers concurrency retries attempts budget_usd mix per_call "
+    "judge filters evaluation_sets split export train"
+).split()
+TINY = Path(__file__).parent / "students" / "tiny"
+GENERAL = Path(__file__).parent / "general"
+SFT_DEFAULTS: dict[str, Any] = {
+    "learning_rate": 2e-4,
+    "num_train_epochs": 3,
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 2,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.03,
+    "train_sampling_strategy": "group_by_length",
+}
+DPO_DEFAULTS: dict[str, Any] = {
+    "learning_rate": 5e-6,
+    "num_train_epochs": 1,
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 2,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.1,
+    "beta": 0.1,
+    "loss_type": ["sigmoid", "sft"],
+    "loss_weights": [1.0, 0.2],
+}
+# Set by the run itself: two places for one thing would contradict each other.
+OWNED = {
+    "output_dir": "--out",
+    "max_length": "train.max_length",
+    "seed": "train.seed",
+    "data_seed": "train.seed",
+    "trust_remote_code": "train.trust_remote_code",
+    "dataset_kwargs": "nothing: rows arrive tokenised",
+    "chat_template_path": "the student's own tokenizer",
+    "eos_token": "the student's own chat template",
+    "model_init_kwargs": "train.student and train.method",
+    "precompute_ref_log_probs": "nothing: they are always computed once",
+}
+
+
+class Section(BaseModel):
+    """A part of the recipe that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Lora(Section):
+    """Low-rank adapters (arXiv 2106.09685). All linear layers by default: attention alone learns less.
+
+    `target_modules` is "all-linear", "attention", or a list of module names.
+    """
+
+    r: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str | list[str] = "all-linear"
+
+
+class General(Section):
+    """General rows mixed into SFT against forgetting. `share` is their part of the mixture, not of the domain rows."""
+
+    source: str = "built-in"
+    share: float = Field(0.1, ge=0, lt=1)
+
+    def path(self) -> Path:
+        """Return the JSON lines file of the source."""
+        return GENERAL / "train.jsonl" if self.source == "built-in" else Path(self.source)
+
+
+class Evaluation(Section):
+    """How much is generated to choose a checkpoint (validation) and for the final table (test)."""
+
+    validation_rows: int = Field(200, ge=1)
+    test_rows: int = Field(500, ge=1)
+    points: int = Field(8, ge=1)
+    max_new_tokens: int = Field(256, ge=1)
+    batch_size: int = Field(32, ge=1)
+
+
+class TrainConfig(Section):
+    """One training experiment: recipe, command-line overrides and defaults, resolved."""
+
+    name: str = "training"
+    data: Path = Path("data")
+    out: Path = Path("runs")
+    student: str = str(TINY)
+    method: Literal["lora", "qlora", "full"] = "lora"
+    lora: Lora = Lora()
+    max_length: int = Field(1024, ge=8)
+    seed: int = 0
+    trust_remote_code: bool = False
+    sft: dict[str, Any] = Field(default_factory=dict)
+    dpo: dict[str, Any] | None = Field(default_factory=dict)
+    general: General | None = None
+    evaluation: Evaluation = Evaluation()
+
+    @field_validator("sft", "dpo")
+    @classmethod
+    def _numbers(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        return None if value is None else {key: _number(item) for key, item in value.items()}
+
+    @property
+    def sft_options(self) -> dict[str, Any]:
+        """The recipe's `sft:` over the defaults."""
+        return {**SFT_DEFAULTS, **self.sft}
+
+    @property
+    def dpo_options(self) -> dict[str, Any]:
+        """The recipe's `dpo:` over the defaults."""
+        return {**DPO_DEFAULTS, **(self.dpo or {})}
+
+
+def read_config(
+    recipe: Path | None, *, student: str | None = None, data: Path | None = None, out: Path | None = None
+) -> TrainConfig:
+    """Read a recipe's train half; `student`, `data` and `out` come from the command line and win.
+
+    Raises ConfigError naming file, field, value and, for an unknown key, the near one.
+    """
+    raw = _read_yaml(recipe) if recipe else {}
+    where = str(recipe) if recipe else "options"
+    for key in raw:
+        if key not in RECIPE_KEYS:
+            raise ConfigError(f"{where}: unknown key `{key}`{near(str(key), RECIPE_KEYS)}. Known: {', '.join(RECIPE_KEYS)}.")
+    section = raw.get("train") or {}
+    if not isinstance(section, dict):
+        raise ConfigError(f"{where}: train is {type(section).__name__}; it must be a mapping of settings.")
+    for key in ("name", "data", "out"):
+        if key in section:
+            raise ConfigError(f"{where}: train.{key} is not a setting; `{key}` comes from the recipe or the command line.")
+    name = str(raw.get("name") or (recipe.stem if recipe else "training"))
+    values: dict[str, Any] = {
+        "seed": raw.get("seed", 0),
+        **section,
+        "name": name,
+        "data": data or Path("data") / name,
+        "out": out or Path("runs"),
+    }
+    if student:
+        values["student"] = student
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, where)) from error
+
+
+def check_options(where: str, options: dict[str, Any], known: list[str]) -> None:
+    """Refuse an option that the trainer's config does not have, or that the run sets itself."""
+    for key in options:
+        if key in OWNED:
+            raise ConfigError(f"{where}.{key} is set by the run. Remove it; what decides it is {OWNED[key]}.")
+        if key not in known:
+            raise ConfigError(f"{where}: unknown option `{key}`{near(key, known)}.")
+
+
+def near(word: str, known: list[str]) -> str:
+    """Return " (did you mean `x`?)", or an empty string when nothing is near."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f" (did you mean `{close[0]}`?)" if close else ""
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads `2e-4` as text, because it has no dot; nobody means that."""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
+        return float(value)
+    return value
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such recipe. Recipes are in recipes/; choose one with --recipe FILE.") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: a recipe is a mapping of settings, this is {type(raw).__name__}.")
+    return raw
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    field = ".".join(["train", *path])
+    if first["type"] == "extra_forbidden":
+        known = list(_section_at(path[:-1]).model_fields)
+        return f"{where}: unknown key `{field}`{near(path[-1], known)}. Known here: {', '.join(known)}."
+    return f"{where}: {field} is {first['input']!r}: {first['msg'].lower()}."
+
+
+def _section_at(path: list[str]) -> type[Section]:
+    sections: dict[str, type[Section]] = {"lora": Lora, "general": General, "evaluation": Evaluation}
+    return sections[path[0]] if path else TrainConfig

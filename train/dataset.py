@@ -1,0 +1,247 @@
+"""The exported data as rows: Parquet files and their manifest in, checked records out.
+
+    manifest = Manifest.read(Path("data/banking"))
+    train = read_rows(manifest.path("sft/train.parquet"))
+
+Nothing is trained on that is not what the manifest describes: every file's hash is checked, and data that did
+not pass decontamination is refused.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from train.errors import DataError
+from train.metrics import TaskSpec
+
+FORMAT = 1
+AGAIN = "Export again with `make datagen` (or `python -m datagen export`)."
+
+Message = dict[str, str]
+
+
+class Row(NamedTuple):
+    """A prompt with the completion that is wanted, or with only its label where no completion is known."""
+
+    id: str
+    prompt: list[Message]
+    completion: str | None
+    label: str | None
+    kind: str | None
+    topic: str | None
+    group_id: str | None
+
+
+class Pair(NamedTuple):
+    """A prompt with a better and a worse completion."""
+
+    id: str
+    prompt: list[Message]
+    chosen: str
+    rejected: str
+    kind: str | None
+    topic: str | None
+    group_id: str | None
+
+
+class Mixture(NamedTuple):
+    """Domain and general rows, sorted by id; `general` counts the latter."""
+
+    rows: list[Row]
+    general: int
+
+
+class Manifest(NamedTuple):
+    """What an export says of itself, verified against the files beside it."""
+
+    directory: Path
+    name: str
+    seed: int
+    task: TaskSpec
+    files: Mapping[str, Mapping[str, Any]]
+    data: Mapping[str, Any]
+    teachers: list[dict[str, Any]]
+    sha256: str
+    raw: dict[str, Any]
+
+    @classmethod
+    def read(cls, directory: Path) -> "Manifest":
+        """Read and verify an export.
+
+        Raises DataError when a file is missing or changed since, the format is another, or the data was not
+        shown to be free of the evaluation sets.
+        """
+        path = directory / "manifest.json"
+        try:
+            text = path.read_bytes()
+        except FileNotFoundError as error:
+            raise DataError(f"{path}: not there. Make the data first with `make datagen`, or set --data DIR.") from error
+        try:
+            raw = json.loads(text)
+            if raw["format"] != FORMAT:
+                raise DataError(f"{path}: format is {raw['format']!r}, this version reads {FORMAT}. {AGAIN}")
+            task = TaskSpec.model_validate(raw["task"])
+            files = {str(name): dict(entry) for name, entry in raw["files"].items()}
+            clean = raw["decontamination"]["passed"]
+        except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+            raise DataError(f"{path}: not a manifest: {type(error).__name__} {' '.join(str(error).split())}. {AGAIN}") from error
+        if clean is not True:
+            raise DataError(
+                f"{path}: decontamination.passed is {clean!r}: rows of an evaluation set may be in the training data. "
+                "Run `python -m datagen curate` and export again."
+            )
+        for name, entry in sorted(files.items()):
+            _verify(directory / name, entry, path)
+        return cls(
+            directory=directory,
+            name=str(raw.get("name", directory.name)),
+            seed=int(raw.get("seed", 0)),
+            task=task,
+            files=files,
+            data=raw.get("data") or {},
+            teachers=list(raw.get("teachers") or []),
+            sha256=hashlib.sha256(text).hexdigest(),
+            raw=raw,
+        )
+
+    def path(self, name: str) -> Path:
+        """Return the path of a file that the manifest lists, such as "sft/train.parquet"; DataError if it does not."""
+        if name not in self.files:
+            raise DataError(f"{self.directory / 'manifest.json'}: does not list {name}. {AGAIN}")
+        return self.directory / name
+
+    def count(self, name: str) -> int:
+        """Return the number of rows in a listed file; 0 where the export has no such file."""
+        return int(self.files[name]["rows"]) if name in self.files else 0
+
+    def evaluation_sets(self) -> dict[str, Path]:
+        """Return the external evaluation sets by name."""
+        names = sorted(name for name in self.files if name.startswith("evaluation/"))
+        return {Path(name).stem: self.directory / name for name in names}
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read an SFT or evaluation file, sorted by id. DataError names the column or row that is wrong."""
+    rows = []
+    for record in _records(path, ("id", "prompt")):
+        completion = record.get("completion")
+        rows.append(
+            Row(
+                id=str(record["id"]),
+                prompt=_messages(record["prompt"], path, record["id"]),
+                completion=_answer(completion, path, record["id"]) if completion else None,
+                label=record.get("label"),
+                kind=record.get("kind"),
+                topic=record.get("topic"),
+                group_id=record.get("group_id"),
+            )
+        )
+    return sorted(rows, key=_by_id)
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """Read a preference file, sorted by id. DataError names the column or row that is wrong."""
+    pairs = [
+        Pair(
+            id=str(record["id"]),
+            prompt=_messages(record["prompt"], path, record["id"]),
+            chosen=_answer(record["chosen"], path, record["id"]),
+            rejected=_answer(record["rejected"], path, record["id"]),
+            kind=record.get("kind"),
+            topic=record.get("topic"),
+            group_id=record.get("group_id"),
+        )
+        for record in _records(path, ("id", "prompt", "chosen", "rejected"))
+    ]
+    return sorted(pairs, key=_by_id)
+
+
+def read_general(path: Path) -> list[Row]:
+    """Read general rows: JSON lines of {"prompt": messages, "completion": text, "skill": name}; the skill becomes `kind`."""
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the general data. Set train.general.source, or train.general: null.") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            completion = record["completion"]
+            if not isinstance(completion, str):
+                completion = completion[0]["content"]
+            row = Row(
+                id=f"general/{record.get('id', f'{number:06d}')}",
+                prompt=_messages(record["prompt"], path, number),
+                completion=completion,
+                label=None,
+                kind=record.get("skill"),
+                topic=None,
+                group_id=None,
+            )
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise DataError(f'{path}:{number}: not {{"prompt": messages, "completion": text}}: {error!r}') from error
+        rows.append(row)
+    return rows
+
+
+def mix(domain: list[Row], general: list[Row], share: float, seed: int) -> Mixture:
+    """Add general rows until they are `share` of the mixture, drawn without replacement; all of them if too few."""
+    wanted = min(round(len(domain) * share / (1 - share)), len(general))
+    drawn = random.Random(seed).sample(sorted(general, key=_by_id), wanted)
+    return Mixture(sorted([*domain, *drawn], key=_by_id), wanted)
+
+
+def take(rows: list[Row], count: int, seed: int) -> list[Row]:
+    """Return `count` rows drawn by the seed, sorted by id; all of them when there are no more."""
+    return sorted(random.Random(seed).sample(sorted(rows, key=_by_id), min(count, len(rows))), key=_by_id)
+
+
+def _by_id(record: Row | Pair) -> str:
+    return record.id
+
+
+def _verify(path: Path, entry: Mapping[str, Any], manifest: Path) -> None:
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: listed in {manifest.name} but not there. {AGAIN}") from error
+    if found != entry.get("sha256"):
+        raise DataError(
+            f"{path}: changed since its manifest (sha256 {found[:12]}, manifest says {str(entry.get('sha256'))[:12]}). {AGAIN}"
+        )
+
+
+def _records(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path}: cannot be read as Parquet: {error}. {AGAIN}") from error
+    missing = [column for column in columns if column not in table.column_names]
+    if missing:
+        raise DataError(f"{path}: has no column {', '.join(missing)} (found {', '.join(table.column_names)}). {AGAIN}")
+    records: list[dict[str, Any]] = table.to_pylist()
+    return records
+
+
+def _messages(value: Any, path: Path, row: Any) -> list[Message]:
+    try:
+        messages = [{"role": str(m["role"]), "content": m["content"]} for m in value]
+    except (TypeError, KeyError) as error:
+        raise DataError(f"{path}: row {row}: prompt is not a list of messages with role and content.") from error
+    if not messages or not all(isinstance(m["content"], str) for m in messages):
+        raise DataError(f"{path}: row {row}: prompt is empty, or has a message without text.")
+    return messages
+
+
+def _answer(value: Any, path: Path, row: Any) -> str:
+    messages = _messages(value, path, row)
+    if len(messages) != 1 or messages[0]["role"] != "assistant":
+        raise DataError(f"{path}: row {row}: a completion is one assistant message, found roles {[m['role'] for m in messages]}.")
+    return messages[0]["content"]

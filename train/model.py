@@ -1,0 +1,223 @@
+"""The student: tokenizer, weights, number format, adapters.
+
+    model, tokenizer = load_student("train/students/tiny", config)
+    model = add_lora(model, config)
+
+On a GPU weights are bf16, on a CPU float32; `method: qlora` loads them as 4-bit NF4 (arXiv 2305.14314), which
+bitsandbytes can do on a CPU as well. A tokenizer from here has its chat template adapted, so that everyone who
+renders with it renders the same.
+"""
+
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from huggingface_hub.errors import HFValidationError
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from train import template
+from train.config import TrainConfig
+from train.errors import ConfigError, ModelError
+
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+
+
+class Student(NamedTuple):
+    """A loaded model with its tokenizer."""
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+
+
+class Share(NamedTuple):
+    """Numbers of parameters."""
+
+    trainable: int
+    total: int
+
+    @property
+    def percent(self) -> float:
+        """Trainable parameters per hundred."""
+        return 100 * self.trainable / self.total
+
+
+def quiet() -> None:
+    """Silence what libraries say that asks nothing of the reader: progress bars, tips, coming deprecations."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    for name in ("trl", "peft", "datasets", "accelerate", "bitsandbytes", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    warnings.filterwarnings("ignore", message=".*kernels.*", module="bitsandbytes.*")
+
+
+def device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_tokenizer(student: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load a tokenizer with an adapted chat template and a pad token. Raises ModelError or TemplateError."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(_folder(student), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, HFValidationError) as error:
+        raise _unreachable(student, error) from error
+    template.adapt(tokenizer, student)
+    if tokenizer.pad_token is None:
+        # Safe: padding is masked by the attention mask and by labels of -100, never by comparing ids.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return tokenizer
+
+
+def load_student(
+    student: str, config: TrainConfig | None = None, *, adapter: Path | None = None, quantize: bool | None = None
+) -> Student:
+    """Load a student by folder or hub id, with an adapter if one is named.
+
+    `quantize` defaults to what `config.method` says. Generation stops at the template's stop token, which is added to
+    the generation config where it lacks it. Raises ModelError.
+    """
+    config = config or TrainConfig()
+    quantize = config.method == "qlora" if quantize is None else quantize
+    where = device()
+    options: dict[str, Any] = {
+        "dtype": torch.bfloat16 if where.type == "cuda" else torch.float32,
+        "attn_implementation": "sdpa",
+        "trust_remote_code": config.trust_remote_code,
+        "use_safetensors": True,
+    }
+    if quantize:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=options["dtype"],
+        )
+        options["device_map"] = {"": where}
+    tokenizer = load_tokenizer(student, trust_remote_code=config.trust_remote_code)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(_folder(student), **options)
+    except (OSError, ValueError, KeyError, HFValidationError) as error:
+        raise _unreachable(student, error) from error
+    if not quantize:
+        model = model.to(where)
+    model.config.use_cache = True
+    _set_stop_ids(model, tokenizer, student)
+    if adapter is not None:
+        model = _with_adapter(model, adapter, "default")
+    return Student(model.eval(), tokenizer)
+
+
+def load_with_adapters(student: str, adapters: Mapping[str, Path], config: TrainConfig | None = None) -> Student:
+    """Load one base with several named adapters: `set_adapter(name)` chooses one, `disable_adapter()` is the base."""
+    model, tokenizer = load_student(student, config)
+    for name, path in adapters.items():
+        model = _with_adapter(model, path, name)
+    return Student(model.eval(), tokenizer)
+
+
+def add_lora(model: PreTrainedModel, config: TrainConfig) -> PeftModel:
+    """Put fresh adapters on a model; with B = 0 it still writes what it wrote before."""
+    targets: str | list[str] = config.lora.target_modules
+    if targets == "attention":
+        targets = ATTENTION
+    lora = LoraConfig(
+        r=config.lora.r,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(config.seed)
+    try:
+        return get_peft_model(model, lora)
+    except ValueError as error:
+        linear = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)})
+        raise ConfigError(f"train.lora.target_modules is {targets!r}: {error}. This model's linear layers: {', '.join(linear)}.") from error
+
+
+def share(model: Any) -> Share:
+    """Count parameters; a 4-bit weight counts as the parameters it holds, and a tied one once."""
+    total = trainable = 0
+    for parameter in model.parameters():
+        count = parameter.numel() * (2 if parameter.__class__.__name__ == "Params4bit" else 1)
+        total += count
+        trainable += count if parameter.requires_grad else 0
+    return Share(trainable, total)
+
+
+def parameters(student: str, *, trust_remote_code: bool = False) -> int:
+    """Count a student's parameters from its configuration, without loading weights."""
+    try:
+        configuration = AutoConfig.from_pretrained(_folder(student), trust_remote_code=trust_remote_code)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(configuration, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, HFValidationError) as error:
+        raise _unreachable(student, error) from error
+    return share(model).total
+
+
+def stop_ids(model: Any) -> list[int]:
+    """The ids at which generation ends."""
+    ids = model.generation_config.eos_token_id
+    if ids is None:
+        return []
+    return [ids] if isinstance(ids, int) else list(ids)
+
+
+def _set_stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, where: str) -> None:
+    stop = template.adapt(tokenizer, where).stop_id
+    known = stop_ids(model)
+    model.generation_config.eos_token_id = known if stop in known else [stop, *known]
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
+def _with_adapter(model: Any, path: Path, name: str) -> PeftModel:
+    if not (path / "adapter_config.json").is_file():
+        raise ModelError(f"{path}: no adapter here (adapter_config.json is missing). Train one with `python -m train run`.")
+    try:
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(path), adapter_name=name)
+            return model
+        return PeftModel.from_pretrained(model, str(path), adapter_name=name)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise ModelError(f"{path}: this adapter does not fit its base: {' '.join(str(error).split())[:300]}") from error
+
+
+def _folder(student: str) -> str:
+    """A path that looks like one must exist: otherwise transformers would ask the hub for it."""
+    looks_local = student.startswith((".", "/", "~")) or student.count("/") != 1
+    path = Path(student).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{student}: a folder, but not a model: config.json is missing.")
+        return str(path)
+    if looks_local and path.parent != Path("."):
+        raise ModelError(f"{student}: not a folder here and not a hub id (owner/name). Set train.student or STUDENT.")
+    return student
+
+
+def _unreachable(student: str, error: BaseException) -> ModelError:
+    reason = " ".join(str(error).split())[:300]
+    if Path(student).expanduser().is_dir():
+        return ModelError(f"{student}: cannot be loaded as a causal language model: {reason}")
+    offline = " HF_HUB_OFFLINE is set." if os.environ.get("HF_HUB_OFFLINE") else ""
+    return ModelError(
+        f"{student}: not a folder here and not reachable as a hub id.{offline} Check the spelling, the network, or set a folder. ({reason})"
+    )

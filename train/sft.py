@@ -1,0 +1,295 @@
+"""Supervised fine-tuning: teach the student the completions of the data (TRL's SFTTrainer).
+
+    result = train_sft(config, manifest, run_dir, progress=Silent())
+
+Rows are tokenised and masked by `template`, proved, and only then handed to the trainer. A run that was interrupted goes
+on from its last checkpoint when it is called again with the same folder.
+"""
+
+import dataclasses
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from transformers import PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
+from train import evaluate, model, template
+from train.config import TrainConfig, check_options
+from train.dataset import Manifest, Row, mix, read_general, read_rows, take
+from train.errors import ConfigError, DataError, TrainError
+from train.metrics import Measure
+from train.template import Encoded, Source
+from train.watch import History, Progress, Watch, last_checkpoint, write_json
+
+
+class Prepared(NamedTuple):
+    """Everything SFT needs, loaded and proved, before the first step."""
+
+    student: model.Student
+    rows: list[Encoded]
+    validation: list[Row]
+    proof: dict[str, Any]
+    facts: dict[str, Any]
+
+
+class Trainer(SFTTrainer):
+    """TRL's trainer, with the language-model head applied only where there is a label.
+
+    On a GPU TRL does this itself. On a CPU it scores every position, which for a small model with a long prompt is a
+    good part of the work. Same loss: mean negative log-likelihood of the labelled tokens of the whole batch.
+    """
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Compute the loss; on a GPU, with outputs asked for, or with another loss than nll, as TRL does."""
+        if inputs["input_ids"].is_cuda or return_outputs or self.args.loss_type != "nll" or self.label_smoother:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        labels = inputs.pop("labels")[:, 1:]
+        inner = model.get_base_model() if isinstance(model, PeftModel) else model
+        hidden = inner.base_model(**inputs, use_cache=False).last_hidden_state[:, :-1]
+        mask = labels != -100
+        logits = inner.get_output_embeddings()(hidden[mask]).float()
+        total = mask.sum() if num_items_in_batch is None else num_items_in_batch
+        return torch.nn.functional.cross_entropy(logits, labels[mask], reduction="sum") / total
+
+
+def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progress: Progress) -> dict[str, Any]:
+    """Train, keep the best checkpoint by the task's metric in run_dir/sft, and return the record for run.json.
+
+    Raises ConfigError, DataError, ModelError or TemplateError before the first step.
+    """
+    started = time.monotonic()
+    options = config.sft_options
+    known_options("train.sft", options, SFTConfig)
+    prepared = prepare(config, manifest)
+    write_json(run_dir / "template_proof.json", prepared.proof)
+    net, tokenizer = prepared.student
+    if config.method != "full":
+        net = model.add_lora(net, config)
+        net.peft_config["default"].base_model_name_or_path = config.student
+    share = model.share(net)
+    folder = run_dir / "work" / "sft"
+    arguments = build_arguments("train.sft", SFTConfig, config, options, folder, len(prepared.rows), share.total)
+    steps = steps_of(arguments, len(prepared.rows))
+    tokens = sum(len(row.ids) for row in prepared.rows)
+    forecast = minutes(tokens * arguments.num_train_epochs, share, config.method)
+    progress.plan(
+        "Supervised fine-tuning",
+        {
+            "student": f"{config.student} ({share.total:,} parameters, {net.dtype})".replace("torch.", ""),
+            "method": f"{config.method}, {share.trainable:,} trainable ({share.percent:.2f} %)",
+            "rows": f"{len(prepared.rows):,} ({prepared.facts['general_rows']:,} general; {prepared.facts['rows_dropped']:,} left out)",
+            "tokens per epoch": f"{tokens:,} ({sum(len(r.ids) - r.prompt_length for r in prepared.rows):,} in the loss)",
+            "steps": f"{steps:,} of {tokens * arguments.num_train_epochs / max(steps, 1):,.0f} tokens, {arguments.num_train_epochs:g} epochs",
+            "forecast": f"about {forecast:.1f} min, evaluation apart",
+        },
+    )
+    history = History(run_dir / "history.json")
+    trainer = Trainer(
+        model=net,
+        args=arguments,
+        train_dataset=Dataset.from_dict(
+            {"input_ids": [row.ids for row in prepared.rows], "labels": [row.labels for row in prepared.rows]}
+        ),
+        processing_class=tokenizer,
+    )
+    watch = Watch(
+        "sft",
+        folder,
+        history,
+        progress,
+        points=config.evaluation.points,
+        tokens_per_epoch=tokens,
+        score=scorer(net, tokenizer, prepared.validation, manifest, config),
+        keep=lambda path: save(net, path),
+    )
+    seconds = fit(trainer, watch, folder)
+    if watch.best is None:
+        save(net, folder / "best")
+    finish(folder / "best", run_dir / "sft", tokenizer)
+    shutil.rmtree(folder)
+    return {
+        **prepared.facts,
+        "trainable": share.trainable,
+        "parameters": share.total,
+        "steps": trainer.state.global_step,
+        "tokens": round(tokens * arguments.num_train_epochs),
+        "tokens_per_second": round(watch_tokens(history, "sft") / seconds) if seconds else None,
+        "best": watch.best._asdict() if watch.best else None,
+        "train_seconds": round(seconds, 1),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def prepare(config: TrainConfig, manifest: Manifest) -> Prepared:
+    """Load the student and the rows, encode, and prove."""
+    rows = [row for row in read_rows(manifest.path("sft/train.parquet")) if row.completion is not None]
+    if not rows:
+        raise DataError(f"{manifest.directory / 'sft/train.parquet'}: no row has a completion; nothing to train on.")
+    general = 0
+    if config.general is not None and config.general.share > 0:
+        rows, general = mix(rows, read_general(config.general.path()), config.general.share, config.seed)
+    student = model.load_student(config.student, config)
+    tokenizer = student.tokenizer
+    described = template.adapt(tokenizer, config.student)
+    limit = min(config.max_length, context_of(student.model))
+    sources = [Source(row.id, row.prompt, row.completion or "") for row in rows]
+    encoding = template.encode(tokenizer, described, sources, limit)
+    proof = template.prove(tokenizer, described, sources, encoding.rows, model.stop_ids(student.model), seed=config.seed)
+    validation = []
+    if manifest.count("sft/validation.parquet"):
+        validation = take(
+            read_rows(manifest.path("sft/validation.parquet")), config.evaluation.validation_rows, config.seed
+        )
+    facts = {
+        "rows": len(encoding.rows),
+        "general_rows": general,
+        "rows_dropped": sum(len(ids) for ids in encoding.dropped.values()),
+        "dropped": encoding.dropped,
+        "validation_rows": len(validation),
+    }
+    return Prepared(student, encoding.rows, validation, {"student": config.student, **proof}, facts)
+
+
+def scorer(net: Any, tokenizer: Any, rows: Sequence[Row], manifest: Manifest, config: TrainConfig) -> Any:
+    """Return a function that measures the task's metric of `net` on `rows`, or None when there are none."""
+    if not rows:
+        return None
+
+    def score() -> Measure:
+        net.eval()
+        try:
+            return evaluate.task_score(
+                net,
+                tokenizer,
+                list(rows),
+                manifest.task,
+                max_new_tokens=config.evaluation.max_new_tokens,
+                batch_size=config.evaluation.batch_size,
+            )
+        finally:
+            net.train()
+
+    return score
+
+
+def fit(trainer: Any, watch: Watch, folder: Path) -> float:
+    """Train from the start or the last checkpoint; return the seconds spent on steps, scoring apart."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(watch)
+    scoring = 0.0
+    if watch.score is not None:
+        inner = watch.score
+
+        def timed() -> Measure:
+            nonlocal scoring
+            begin = time.monotonic()
+            try:
+                return inner()
+            finally:
+                scoring += time.monotonic() - begin
+
+        watch.score = timed
+    checkpoint = last_checkpoint(folder)
+    begin = time.monotonic()
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except OSError as error:
+        raise TrainError(f"{folder}: cannot write: {error}. Free some space and run again; it goes on from the last checkpoint.") from error
+    return time.monotonic() - begin - scoring
+
+
+def save(net: Any, path: Path) -> None:
+    """Save the trained weights: the adapter alone, or the whole model when all of it was trained."""
+    if isinstance(net, PeftModel):
+        net.save_pretrained(str(path), selected_adapters=["default"])
+        (path / "README.md").unlink(missing_ok=True)
+    else:
+        net.save_pretrained(str(path))
+
+
+def finish(best: Path, target: Path, tokenizer: Any) -> None:
+    """Put the best weights in their place, with the tokenizer and template that they were trained with."""
+    tokenizer.save_pretrained(str(best))
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.move(best, target)
+
+
+def known_options(where: str, options: dict[str, Any], kind: type[Any]) -> None:
+    """Refuse options that the trainer's config does not have. Raises ConfigError naming the near one."""
+    check_options(where, options, [field.name for field in dataclasses.fields(kind)])
+
+
+def build_arguments(
+    where: str, kind: type[Any], config: TrainConfig, options: dict[str, Any], folder: Path, rows: int, parameters: int
+) -> Any:
+    """Make the trainer's config: the recipe's options over what this machine and this run need."""
+    gpu = torch.cuda.is_available()
+    own: dict[str, Any] = {
+        "output_dir": str(folder),
+        "seed": config.seed,
+        "data_seed": config.seed,
+        "max_length": config.max_length,
+        "use_cpu": not gpu,
+        "bf16": gpu,
+        # Recomputing activations saves memory that a small model does not need, for a third more time.
+        "activation_checkpointing": gpu and parameters > 1_000_000_000,
+        "dataloader_pin_memory": gpu,
+        "save_strategy": "no",
+        "save_total_limit": 1,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "logging_steps": 1,
+    }
+    if kind is SFTConfig and not options.get("packing"):
+        own["dataset_kwargs"] = {"skip_prepare_dataset": True}
+    try:
+        arguments = kind(**{**own, **options})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
+    if "logging_steps" not in options:
+        arguments.logging_steps = max(1, steps_of(arguments, rows) // 60)
+    return arguments
+
+
+def steps_of(arguments: Any, rows: int) -> int:
+    """Count optimizer steps, packing apart."""
+    if arguments.max_steps > 0:
+        return int(arguments.max_steps)
+    batches = math.ceil(rows / arguments.per_device_train_batch_size)
+    return math.ceil(math.ceil(batches / arguments.gradient_accumulation_steps) * arguments.num_train_epochs)
+
+
+def minutes(tokens: float, share: model.Share, method: str) -> float:
+    """Forecast training time from this machine's matrix multiplication speed.
+
+    A frozen base costs 4 floating point operations a parameter and token (forward, and gradients of the activations),
+    full training 6. A small model reaches about a third of the speed of large matrices.
+    """
+    where = model.device()
+    size = 4096 if where.type == "cuda" else 512
+    matrix = torch.randn(size, size, device=where, dtype=torch.bfloat16 if where.type == "cuda" else torch.float32)
+    done, begin = 0, time.monotonic()
+    while time.monotonic() - begin < 0.2:
+        (matrix @ matrix)[0, 0].item()
+        done += 1
+    speed = done * 2 * size**3 / (time.monotonic() - begin)
+    return tokens * share.total * (6 if method == "full" else 4) / (0.33 * speed) / 60
+
+
+def context_of(net: Any) -> int:
+    """The longest text that the model was made for."""
+    return int(getattr(net.config, "max_position_embeddings", None) or 1_000_000)
+
+
+def watch_tokens(history: History, stage: str) -> int:
+    """Tokens seen by a stage, from its last line."""
+    return max((line["tokens"] for line in history.lines if line["stage"] == stage), default=0)

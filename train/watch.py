@@ -1,0 +1,204 @@
+"""Watching a training run: progress, history.json, the task's own metric at several points, the best checkpoint.
+
+The trainer's loss says little about answers, so at `points` places of a run the student answers validation rows and the
+task's metric is measured, as in the final evaluation. Where it was best, the weights are kept.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from train.metrics import Measure
+
+LOGGED = {
+    "loss": "loss",
+    "learning_rate": "learning_rate",
+    "epoch": "epoch",
+    "grad_norm": "grad_norm",
+    "entropy": "entropy",
+    "mean_token_accuracy": "token_accuracy",
+    "logps/chosen": "chosen_logp",
+    "logps/rejected": "rejected_logp",
+    "rewards/chosen": "chosen_reward",
+    "rewards/rejected": "rejected_reward",
+    "rewards/margins": "margin",
+    "rewards/accuracies": "preference_accuracy",
+}
+
+
+class Progress(Protocol):
+    """What a run tells the person who waits. Only the command line knows how it looks."""
+
+    def plan(self, title: str, facts: Mapping[str, str]) -> None:
+        """Say what will be done, before it is done."""
+
+    def start(self, stage: str, total: int) -> None:
+        """Open a stage of `total` steps."""
+
+    def advance(self, done: int, **numbers: float) -> None:
+        """Say that `done` steps of the stage are done, with figures worth seeing."""
+
+    def note(self, text: str) -> None:
+        """Say one line."""
+
+
+class Silent:
+    """A Progress that says nothing."""
+
+    def plan(self, title: str, facts: Mapping[str, str]) -> None:
+        """Say nothing."""
+
+    def start(self, stage: str, total: int) -> None:
+        """Say nothing."""
+
+    def advance(self, done: int, **numbers: float) -> None:
+        """Say nothing."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+
+class Best(NamedTuple):
+    """Where the task's metric was best: step and value."""
+
+    step: int
+    value: float
+
+
+class History:
+    """history.json: a list of {"stage", "step", "tokens", ...numbers}, on disk after every line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+    def add(self, stage: str, step: int, tokens: int, **numbers: float | str) -> None:
+        """Append a line."""
+        self.lines.append({"stage": stage, "step": step, "tokens": tokens, **numbers})
+        self._write()
+
+    def rewind(self, stage: str, step: int) -> None:
+        """Forget lines of a stage after `step`: the run goes on from there and will write them again."""
+        self.lines = [line for line in self.lines if line["stage"] != stage or line["step"] <= step]
+        self._write()
+
+    def _write(self) -> None:
+        write_json(self.path, self.lines)
+
+
+class Watch(TrainerCallback):
+    """Logs, scores and keeps the best weights of one stage.
+
+    `score` generates and measures; `keep` saves the weights to a folder; `stop` looks at a log line and returns a reason
+    to end the stage, or None. A checkpoint for resuming is written at every point, after its score.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        folder: Path,
+        history: History,
+        progress: Progress,
+        *,
+        points: int,
+        tokens_per_epoch: int,
+        score: Callable[[], Measure] | None,
+        keep: Callable[[Path], None],
+        stop: Callable[[Mapping[str, float]], str | None] = lambda numbers: None,
+    ) -> None:
+        self.stage, self.folder, self.history, self.progress = stage, folder, history, progress
+        self.points, self.tokens_per_epoch = points, tokens_per_epoch
+        self.score, self.keep, self.stop = score, keep, stop
+        self.stopped: str | None = None
+        self.last: Measure | None = None
+        self.best: Best | None = None
+        note = folder / "best.json"
+        if note.is_file():
+            self.best = Best(**json.loads(note.read_text(encoding="utf-8")))
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Lay out the points at which to score."""
+        self.at = {max(1, round(state.max_steps * (k + 1) / self.points)) for k in range(self.points)}
+        self.history.rewind(self.stage, state.global_step)
+        self.progress.start(self.stage, state.max_steps)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the trainer's figures to the history and look whether to stop."""
+        numbers = {name: float(logs[key]) for key, name in LOGGED.items() if logs and key in logs}
+        if "loss" not in numbers:
+            return
+        self.history.add(self.stage, state.global_step, self._tokens(state), **numbers)
+        self.progress.advance(state.global_step, loss=numbers["loss"])
+        self.stopped = self.stopped or self.stop(numbers)
+        if self.stopped:
+            control.should_training_stop = True
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Score at the points, keep the weights if they are the best so far, and ask for a checkpoint."""
+        self.progress.advance(state.global_step)
+        if state.global_step not in self.at:
+            return
+        if self.score is not None:
+            self.last = measure = self.score()
+            self.history.add(
+                self.stage,
+                state.global_step,
+                self._tokens(state),
+                metric=measure.metric,
+                value=measure.value,
+                low=measure.low,
+                high=measure.high,
+                n=measure.n,
+            )
+            self.progress.advance(state.global_step, **{measure.metric: measure.value})
+            # At a tie the later one: it has seen more of the data.
+            if self.best is None or measure.value >= self.best.value:
+                self._keep(Best(state.global_step, measure.value))
+        control.should_save = state.global_step < state.max_steps
+
+    def _keep(self, best: Best) -> None:
+        fresh = self.folder / "best.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        self.keep(fresh)
+        shutil.rmtree(self.folder / "best", ignore_errors=True)
+        fresh.rename(self.folder / "best")
+        write_json(self.folder / "best.json", best._asdict())
+        self.best = best
+
+    def _tokens(self, state: TrainerState) -> int:
+        return round((state.epoch or 0.0) * self.tokens_per_epoch)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest complete checkpoint of an interrupted stage."""
+    found = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
+    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write in one move, so that a kill leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n", encoding="utf-8")
+    os.replace(fresh, path)
+
+
+def texts(messages: Sequence[Mapping[str, str]]) -> str:
+    """Return messages as plain text, one paragraph each."""
+    return "\n\n".join(message["content"] for message in messages)
