@@ -1,0 +1,150 @@
+"""All examples through all filters: verdicts, and the groups that the split keeps together. Offline, repeatable, free."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from datagen.errors import ConfigError, StoreError
+from datagen.filters import DEFAULTS, EXAMPLE_FILTERS, GATES, SET_FILTERS, FilterContext
+from datagen.filters.dedup import group_ids
+from datagen.records import Example, Verdict
+from datagen.store import Store
+from datagen.yaml_file import nearest
+
+
+class FilterCount(NamedTuple):
+    """How many examples a filter looked at, and how many it would drop."""
+
+    name: str
+    checked: int
+    dropped: int
+
+
+class ReasonCount(NamedTuple):
+    """How often a filter gave a kind of reason. An example that several filters drop counts for each."""
+
+    by: str
+    kind: str
+    examples: int
+
+
+class CurateReport(NamedTuple):
+    """What `curate` decided. `accepted` is after people's words, which are last; `overruled` counts those that differ."""
+
+    examples: int
+    accepted: int
+    overruled: int
+    filters: tuple[FilterCount, ...]
+    reasons: tuple[ReasonCount, ...]
+    groups: int
+    largest_group: int
+
+
+def curate(store: Store, context: FilterContext, *, progress: Callable[[str], None] | None = None) -> CurateReport:
+    """Run every filter over the store's current examples and put the verdicts in the place of the old ones.
+
+    The same examples, people's verdicts and context give the same verdicts. `progress` is called with each filter's name
+    before it runs. Raises StoreError when there is nothing to curate.
+    """
+    examples = store.current_examples()
+    if not examples:
+        raise StoreError(f"{store.path}: holds no examples. Run `python -m datagen generate` first.")
+    people = latest_words(store.verdicts())
+    verdicts = judge_all(examples, people, context, progress)
+    if progress:
+        progress("groups")
+    groups = group_ids(examples)
+    store.replace_filter_verdicts(verdicts, groups)
+    return _report(examples, people, verdicts, groups)
+
+
+def latest_words(verdicts: Sequence[Verdict]) -> dict[str, Verdict]:
+    """The last verdict of a person on each example that has one; `verdicts` in the order in which they were given."""
+    return {verdict.example_id: verdict for verdict in verdicts if verdict.by.startswith("human:")}
+
+
+def judge_all(
+    examples: Sequence[Example],
+    people: Mapping[str, Verdict],
+    context: FilterContext,
+    progress: Callable[[str], None] | None = None,
+) -> list[Verdict]:
+    """One verdict for each example and each filter that looked at it.
+
+    Gates and example filters look at all. Set filters look at what those kept or a person accepted, and not at what a person
+    rejected: a rejected example shadows no other.
+    """
+    ordered = sorted(examples, key=lambda example: example.id)
+    context = replace(context, pinned=frozenset(id for id, word in people.items() if word.keep))
+    verdicts: list[Verdict] = []
+    for name, gate in GATES.items():
+        if progress:
+            progress(name)
+        verdicts += gate(ordered, context)
+    for name, decide in EXAMPLE_FILTERS.items():
+        if progress:
+            progress(name)
+        for example in ordered:
+            reason = decide(example, context)
+            verdicts.append(Verdict(example_id=example.id, by=f"filter:{name}", keep=reason is None, reason=reason))
+    for name, decide_set in SET_FILTERS.items():
+        if progress:
+            progress(name)
+        dropped = {verdict.example_id for verdict in verdicts if not verdict.keep}
+        survivors = [
+            example
+            for example in ordered
+            if (people[example.id].keep if example.id in people else example.id not in dropped)
+        ]
+        verdicts += decide_set(survivors, context)
+    return verdicts
+
+
+def check_settings(settings: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Raises ConfigError for a filter or a setting that does not exist, with the near name, and for a value that is no number."""
+    for name, values in settings.items():
+        if name not in DEFAULTS:
+            raise ConfigError(f"{path}: filters.{name} is not a filter. {_hint(name, list(DEFAULTS))}")
+        for setting, value in (values or {}).items():
+            if setting not in DEFAULTS[name]:
+                raise ConfigError(
+                    f"{path}: filters.{name}.{setting} is not a setting. {_hint(setting, list(DEFAULTS[name]))}"
+                )
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ConfigError(f"{path}: filters.{name}.{setting} is {value!r}; give a number.")
+            if setting == "threshold" and not 0.5 <= value <= 1:
+                raise ConfigError(f"{path}: filters.{name}.{setting} is {value!r}; give a similarity from 0.5 to 1.")
+
+
+def _hint(name: str, known: list[str]) -> str:
+    near = nearest(name, known)
+    return f"Did you mean {near!r}?" if near else f"Known: {', '.join(known) or 'none, this filter has no settings'}."
+
+
+def _report(
+    examples: Sequence[Example], people: Mapping[str, Verdict], verdicts: Sequence[Verdict], groups: Mapping[str, str]
+) -> CurateReport:
+    checked = Counter(verdict.by for verdict in verdicts)
+    refused = [verdict for verdict in verdicts if not verdict.keep]
+    dropped = {verdict.example_id for verdict in refused}
+    reasons = Counter((verdict.by, kind_of(verdict.reason)) for verdict in refused)
+    by_filter = Counter(verdict.by for verdict in refused)
+    kept = {e.id: people[e.id].keep if e.id in people else e.id not in dropped for e in examples}
+    return CurateReport(
+        examples=len(examples),
+        accepted=sum(kept.values()),
+        overruled=sum(keep == (id in dropped) for id, keep in kept.items()),
+        filters=tuple(FilterCount(by.removeprefix("filter:"), n, by_filter[by]) for by, n in checked.items()),
+        reasons=tuple(
+            ReasonCount(by, kind, n) for (by, kind), n in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+        ),
+        groups=len(set(groups.values())),
+        largest_group=max(Counter(groups.values()).values()),
+    )
+
+
+def kind_of(reason: str | None) -> str:
+    """The part of a reason before its first colon."""
+    return (reason or "").split(":", 1)[0]
