@@ -1,0 +1,327 @@
+"""Accepted examples to files: Parquet for TRL, JSON lines and ShareGPT for others, a manifest that says what it all is, a dataset card.
+
+The manifest is written last and at once: a folder without one is no export. An export is refused when its rows were not checked
+against the evaluation sets, because nothing later would notice.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from datagen.errors import ConfigError
+from datagen.filters.decontaminate import checked_against
+from datagen.records import EvaluationSet, Task
+from datagen.review import agreements, defect_rates, exact_interval
+from datagen.store import Store
+
+FORMAT = 1
+SPLITS = ("train", "validation", "test")
+Reasoning = Literal["none", "think", "plain"]
+
+# The assistant's message with its reasoning, by the recipe's `export.reasoning`. Rows without reasoning are the answer alone.
+_CONTENT = {
+    "none": "completion[1].content",
+    "think": "CASE WHEN reasoning IS NULL THEN '' ELSE '<think>\n' || reasoning || '\n</think>\n' END || completion[1].content",
+    "plain": "CASE WHEN reasoning IS NULL THEN '' ELSE reasoning || '\n' END || completion[1].content",
+}
+_ABOUT = "id, group_id, topic, generator, label, kind"
+_SHAREGPT = (
+    "list_transform(list_concat(prompt, completion), lambda m: {'from': CASE m.role WHEN 'user' THEN 'human' "
+    "WHEN 'assistant' THEN 'gpt' ELSE m.role END, 'value': m.content}) AS conversations"
+)
+_CHAT = [{"role": "VARCHAR", "content": "VARCHAR"}]
+
+
+def export(
+    store: Store,
+    out_dir: Path,
+    *,
+    recipe: Mapping[str, Any],
+    recipe_sha256: str,
+    taxonomy: Mapping[str, str],
+    task: Task,
+    labels: Mapping[str, str],
+    seed: int,
+    teachers: Sequence[Mapping[str, Any]],
+    evaluation_sets: Sequence[EvaluationSet],
+    split: Mapping[str, float],
+    reasoning: Reasoning,
+    created: str,
+) -> dict[str, Any]:
+    """Write the store's accepted examples to `out_dir`; returns the manifest.
+
+    The same store gives the same bytes (`created` apart). Files of an earlier export that this one does not write are removed.
+    The rejected answer of a pair has no reasoning of its own, so preference rows hold answers alone.
+    Raises ConfigError when nothing was accepted, a split is empty, or the decontamination gate was not passed.
+    """
+    _check(store, evaluation_sets, split)
+    for folder in ("sft", "preference", *(["evaluation"] if evaluation_sets else [])):
+        _make(out_dir / folder)
+    manifest_path = out_dir / "manifest.json"
+    stale = _owned(manifest_path)
+    manifest_path.unlink(missing_ok=True)
+    sft = f"SELECT prompt, [{{'role': 'assistant', 'content': {_CONTENT[reasoning]}}}] AS completion, {_ABOUT}, split FROM sft"
+    preference = f"SELECT prompt, chosen, rejected, {_ABOUT}, split FROM preference"
+    files: dict[str, dict[str, Any]] = {}
+
+    def write(name: str, select: str, params: Sequence[Any] = ()) -> None:
+        path = out_dir / name
+        store.copy(select, path, "parquet" if name.endswith(".parquet") else "json", params)
+        rows = _rows(store, path)
+        files[name] = {"rows": rows, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+    for kind, select in (("sft", sft), ("preference", preference)):
+        for part in SPLITS:
+            write(f"{kind}/{part}.parquet", f"SELECT * EXCLUDE (split) FROM ({select}) WHERE split = ? ORDER BY id", [part])
+        write(f"{kind}.jsonl", f"SELECT * FROM ({select}) ORDER BY id")
+    write("sharegpt.jsonl", f"SELECT {_SHAREGPT}, id, split FROM ({sft}) ORDER BY id")
+    for found in evaluation_sets:
+        rows = json.dumps(_evaluation_rows(found, task, labels), ensure_ascii=False)
+        structure = json.dumps([{"number": "BIGINT", "prompt": _CHAT, "completion": _CHAT, "id": "VARCHAR", "label": "VARCHAR"}])
+        write(
+            f"evaluation/{found.name}.parquet",
+            "SELECT r.prompt, r.completion, r.id, r.label FROM (SELECT unnest(from_json(?, ?)) AS r) ORDER BY r.number",
+            [rows, structure],
+        )
+    manifest = {
+        "format": FORMAT,
+        "name": recipe["name"],
+        "created": created,
+        "seed": seed,
+        "recipe": dict(recipe),
+        "recipe_sha256": recipe_sha256,
+        "taxonomy": dict(taxonomy),
+        "task": _task(task, labels),
+        "reasoning": reasoning,
+        "files": files,
+        "teachers": [dict(teacher) for teacher in teachers],
+        "decontamination": {"passed": True, "sets": _decontamination(store, evaluation_sets)},
+        "data": _data(store),
+    }
+    (out_dir / "README.md").write_text(_card(manifest, task), encoding="utf-8")
+    for name in sorted(stale - files.keys()):
+        (out_dir / name).unlink(missing_ok=True)
+    _write_whole(manifest_path, json.dumps(manifest, ensure_ascii=False, indent=2) + "\n")
+    return manifest
+
+
+def _check(store: Store, evaluation_sets: Sequence[EvaluationSet], split: Mapping[str, float]) -> None:
+    """Whether the accepted rows may be exported at all."""
+    counts = store.query(
+        "WITH gate AS (SELECT example_id, keep, reason FROM verdicts WHERE decided_by = 'filter:decontaminate') "
+        "SELECT count(*) AS rows, count(*) FILTER (g.example_id IS NULL) AS unchecked, count(*) FILTER (NOT g.keep) AS hits, "
+        "min(g.reason) FILTER (NOT g.keep) AS hit, min(a.id) FILTER (NOT g.keep) AS hit_id, "
+        "count(*) FILTER (g.keep AND g.reason IS DISTINCT FROM ?) AS outdated, "
+        "count(*) FILTER (a.split = 'train') AS train, count(*) FILTER (a.split = 'validation') AS validation, "
+        "count(*) FILTER (a.split = 'test') AS test, count(*) FILTER (a.rejected IS NOT NULL) AS pairs, "
+        "count(*) FILTER (a.rejected IS NOT NULL AND a.split = 'train') AS train_pairs "
+        "FROM accepted a LEFT JOIN gate g ON g.example_id = a.id",
+        [checked_against(evaluation_sets)],
+    )[0]
+    if not counts["rows"]:
+        reasons = ", ".join(f"{row['reason']} ({row['count']})" for row in _reasons(store)[:3])
+        raise ConfigError(
+            f"{store.path}: no example was accepted, so there is nothing to export. "
+            + (f"Most were dropped by: {reasons}. " if reasons else "")
+            + "Run `python -m datagen generate` and `curate`; `SELECT * FROM rejected` says why rows were dropped."
+        )
+    if counts["unchecked"] or counts["outdated"]:
+        raise ConfigError(
+            f"{store.path}: {counts['unchecked'] + counts['outdated']} of {counts['rows']} accepted examples were not checked against "
+            "the recipe's evaluation sets as they are now. Run `python -m datagen curate`."
+        )
+    if counts["hits"]:
+        raise ConfigError(
+            f"{store.path}: {counts['hits']} examples that a person accepted are in an evaluation set, such as {counts['hit_id']} "
+            f"({counts['hit']}). Reject them in a review, or take the set out of the recipe."
+        )
+    for part in SPLITS:
+        if not counts[part] and (part == "train" or split.get(part, 0) > 0):
+            raise ConfigError(
+                f"{store.path}: the {part} split is empty ({counts['rows']} accepted examples). Generate more, or change `split` "
+                "in the recipe."
+            )
+    if counts["pairs"] and not counts["train_pairs"]:
+        raise ConfigError(
+            f"{store.path}: none of the {counts['pairs']} preference pairs is in the train split. Generate more pairs, or none."
+        )
+
+
+def _rows(store: Store, path: Path) -> int:
+    if path.suffix == ".jsonl":
+        with path.open("rb") as lines:
+            return sum(1 for _ in lines)
+    return int(store.query("SELECT count(*) AS n FROM read_parquet(?)", [str(path)])[0]["n"])
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be made ({error.strerror}). Choose another place by --out.") from error
+
+
+def _owned(manifest_path: Path) -> set[str]:
+    """The files that an earlier export wrote, if its manifest is there and can be read; paths outside the folder are not its own."""
+    try:
+        names = set(json.loads(manifest_path.read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    root = manifest_path.parent.resolve()
+    return {name for name in names if (root / name).resolve().is_relative_to(root)}
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """A file that is there whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _evaluation_rows(found: EvaluationSet, task: Task, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Rows of an evaluation set; of a task with labels, only rows that have one: the others cannot be scored."""
+    return [
+        {
+            "number": number,
+            "prompt": [{"role": "system", "content": task.system}, {"role": "user", "content": text}],
+            "completion": None,
+            "id": f"{found.name}:{number}",
+            "label": label,
+        }
+        for number, (text, label) in enumerate(zip(found.texts, found.labels, strict=True), 1)
+        if label is not None or not labels
+    ]
+
+
+def _task(task: Task, labels: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "type": task.type,
+        "system": task.system,
+        "output": "text" if task.output_schema is None else "json",
+        "output_schema": None if task.output_schema is None else dict(task.output_schema),
+        "label_field": task.label_field,
+        "labels": list(labels),
+        "abstain_label": task.abstain_label,
+        "entities_field": task.entities_field,
+        "decision_fields": list(task.decision_fields),
+        "forbidden": list(task.forbidden),
+    }
+
+
+def _decontamination(store: Store, evaluation_sets: Sequence[EvaluationSet]) -> list[dict[str, Any]]:
+    dropped = {
+        row["name"]: row["n"]
+        for row in store.query(
+            "SELECT regexp_extract(reason, '(\\S+) row \\d+$', 1) AS name, count(*) AS n FROM verdicts "
+            "WHERE decided_by = 'filter:decontaminate' AND NOT keep GROUP BY ALL"
+        )
+    }
+    return [
+        {"name": found.name, "rows": len(found.texts), "dropped": dropped.get(found.name, 0), "sha256": found.sha256}
+        for found in sorted(evaluation_sets, key=lambda found: found.name)
+    ]
+
+
+def _reasons(store: Store) -> list[dict[str, Any]]:
+    """Drops by filter and person and kind of reason; an example that several drop counts for each."""
+    return store.query(
+        "SELECT decided_by AS \"by\", split_part(coalesce(reason, ''), ':', 1) AS reason, count(DISTINCT example_id) AS count "
+        "FROM verdicts WHERE NOT keep AND example_id IN (SELECT id FROM current_examples) GROUP BY ALL "
+        "ORDER BY count DESC, \"by\", reason"
+    )
+
+
+def _data(store: Store) -> dict[str, Any]:
+    totals = store.query(
+        "SELECT count(*) AS examples, count(*) FILTER (keep) AS accepted, count(*) FILTER (NOT keep) AS rejected FROM decisions"
+    )[0]
+    generators = store.query(
+        "SELECT generator, count(*) AS examples, count(*) FILTER (keep) AS accepted "
+        "FROM current_examples JOIN decisions ON example_id = id GROUP BY ALL ORDER BY generator"
+    )
+    topics = store.query(
+        "SELECT topic, sum(target)::BIGINT AS target, sum(examples)::BIGINT AS examples, sum(accepted)::BIGINT AS accepted "
+        "FROM coverage GROUP BY topic ORDER BY topic"
+    )
+    for topic in topics:
+        topic["low"], topic["high"] = exact_interval(topic["accepted"], topic["examples"])
+    costs = store.query(
+        "SELECT role, model, sum(calls)::BIGINT AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens, "
+        "sum(completion_tokens)::BIGINT AS completion_tokens, sum(cost_usd) AS cost_usd FROM costs GROUP BY ALL ORDER BY role, model"
+    )
+    rates = [rate._asdict() for rate in defect_rates(store)]
+    review = {"rates": rates, "agreement": [found._asdict() for found in agreements(store)]} if rates else None
+    return {
+        **totals, "reasons": _reasons(store), "generators": generators, "topics": topics, "costs": costs, "review": review,
+    }  # fmt: skip
+
+
+def _size(rows: int) -> str:
+    """The Hub's size category."""
+    for bound, name in ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")):
+        if rows < bound:
+            return name
+    return "1M<n<10M"
+
+
+def _card(manifest: Mapping[str, Any], task: Task) -> str:
+    """The dataset card, in the Hub's form: https://huggingface.co/docs/hub/datasets-cards."""
+    data, files = manifest["data"], manifest["files"]
+    configs = [kind for kind in ("sft", "preference") if files[f"{kind}.jsonl"]["rows"]]
+    lines = ["---", f"pretty_name: {json.dumps(manifest['name'])}", f"language: [{task.language}]", "license: other"]
+    lines += ["license_name: terms-of-the-teachers", "tags: [synthetic]", f"size_categories: [{_size(data['accepted'])}]", "configs:"]
+    for kind in configs:
+        lines += [f"- config_name: {kind}", "  data_files:"]
+        for part in SPLITS:
+            if files[f"{kind}/{part}.parquet"]["rows"]:
+                lines += [f"  - {{split: {part}, path: {kind}/{part}.parquet}}"]
+    simulated = [t for t in manifest["teachers"] if t.get("simulated")]
+    lines += ["---", "", f"# {manifest['name']}", "", "Synthetic training data made by Retort "]
+    lines[-1] += f"from the taxonomy `{manifest['taxonomy'].get('name', '')}` (seed {manifest['seed']}, {manifest['created']})."
+    if simulated:
+        lines += ["", "**The teacher was simulated**: a procedural program of the project, no language model, wrote these rows. They show"]
+        lines += ["that the pipeline works; they are not a sample of what people write."]
+    lines += ["", f"Task: {task.type}. Each input is {task.input}. The student's system message:", "", f"> {' '.join(task.system.split())}"]
+    lines += ["", "## Rows", "", "| | train | validation | test |", "|---|---|---|---|"]
+    for kind in ("sft", "preference"):
+        lines += [f"| {kind} | " + " | ".join(str(files[f"{kind}/{part}.parquet"]["rows"]) for part in SPLITS) + " |"]
+    lines += ["", "Near-duplicates share a `group_id`, and a group lies in one split. The same rows: `sft.jsonl`, `preference.jsonl`,"]
+    lines += ["`sharegpt.jsonl`. `evaluation/` holds external exams, never to be trained on."]
+    lines += ["", "## How it was made", "", "| generator | examples | accepted |", "|---|---|---|"]
+    lines += [f"| {row['generator']} | {row['examples']} | {row['accepted']} |" for row in data["generators"]]
+    lines += ["", "| role | model | simulated | outputs may train | source |", "|---|---|---|---|---|"]
+    for teacher in manifest["teachers"]:
+        terms = teacher.get("terms") or {}
+        cells = (teacher.get("role"), teacher.get("model"), "yes" if teacher.get("simulated") else "no")
+        lines += ["| " + " | ".join(str(c) for c in (*cells, terms.get("outputs_may_train", "unknown"), terms.get("source", ""))) + " |"]
+    cost = sum(row["cost_usd"] or 0 for row in data["costs"])
+    calls = sum(row["calls"] for row in data["costs"])
+    lines += ["", f"{calls} calls, {cost:.2f} US dollars."]
+    lines += ["", "## What was dropped, and why", "", f"{data['rejected']} of {data['examples']} examples. One that several filters drop counts"]
+    lines += ["for each.", "", "| by | reason | examples |", "|---|---|---|"]
+    lines += [f"| {row['by']} | {row['reason']} | {row['count']} |" for row in data["reasons"]]
+    lines += ["", "## Decontamination", ""]
+    sets = manifest["decontamination"]["sets"]
+    if sets:
+        lines += ["| evaluation set | rows | examples dropped |", "|---|---|---|"]
+        lines += [f"| {found['name']} | {found['rows']} | {found['dropped']} |" for found in sets]
+    else:
+        lines += ["The recipe names no evaluation set, so there was nothing to check against."]
+    lines += ["", "## Review by people", ""]
+    overall = next((rate for rate in (data["review"] or {"rates": []})["rates"] if rate["scope"] == "all"), None)
+    if overall:
+        lines += [f"{overall['reviewed']} rows, {overall['defects']} rejected or edited: defect rate {overall['rate']:.1%} "]
+        lines[-1] += f"(95 % interval {overall['low']:.1%} to {overall['high']:.1%})."
+    else:
+        lines += ["None yet: nobody has looked at these rows."]
+    lines += ["", "## Limits", "", "- The rows have the teacher's errors that no filter saw, and its habits of style."]
+    lines += ["- The split holds near-duplicates together, but one teacher wrote all parts: scores on `test` flatter a student. Judge it"]
+    lines += ["  on real inputs.", "- Personal data is found by patterns (card, IBAN, e-mail, telephone); names and addresses are not."]
+    lines += ["- Language is told by script and function words.", "- Check the terms of the teachers above before you publish or sell a model."]
+    return "\n".join(lines) + "\n"
