@@ -1,0 +1,83 @@
+# The front door. `make` alone prints this help. Every target makes what it needs; all of them are safe to repeat.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+RECIPE ?= recipes/banking.yaml
+PYTHON ?= python3
+V := .venv
+PY := $(V)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+DATAGEN := $(PY) -m datagen
+TRAIN := $(PY) -m train
+ARGS_DATAGEN = --recipe $(RECIPE) $(if $(STORE),--store $(STORE)) $(if $(TEACHER),--teacher $(TEACHER)) $(if $(SCALE),--scale $(SCALE))
+ARGS_TRAIN = --recipe $(RECIPE) $(if $(STUDENT),--student $(STUDENT)) $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
+
+.PHONY: help setup setup-train setup-dev plan datagen sql review report train evaluate check test test-slow bench clean
+
+help: ## Print this help
+	@echo "Retort: from a domain's taxonomy to a small language model. Start with: make datagen, then make train"
+	@echo
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@echo
+	@echo "  RECIPE=recipes/banking.yaml  the experiment        TEACHER=openai/gpt-4o  another teacher    SCALE=0.1  a tenth of the mix"
+	@echo "  STUDENT=Qwen/Qwen2.5-3B-Instruct  another student  DATA=data/banking      another data set   OUT=runs/x a run's folder"
+
+$(V)/.base: pyproject.toml constraints.txt
+	@echo "Making the environment in $(V) (a minute)"
+	@test -x $(PY) || $(PYTHON) -m venv $(V)
+	@$(PIP) -e .
+	@touch $@
+
+$(V)/.train: $(V)/.base
+	@echo "Adding torch and the training libraries to $(V) (some minutes)"
+	@$(PIP) -e '.[train]'
+	@touch $@
+
+$(V)/.dev: $(V)/.train
+	@$(PIP) -e '.[train,dev]'
+	@touch $@
+
+setup: $(V)/.base ## Make the environment for data generation (no torch)
+setup-train: $(V)/.train ## Add what training needs
+setup-dev: $(V)/.dev ## Add what checks and tests need
+
+plan: $(V)/.base ## Show the plan: cells, counts, calls, cost
+	@$(DATAGEN) plan $(ARGS_DATAGEN)
+
+datagen: $(V)/.base ## Generate, curate and export a data set (with the offline teacher unless the recipe says otherwise)
+	@$(DATAGEN) generate $(ARGS_DATAGEN)
+	@$(DATAGEN) curate $(ARGS_DATAGEN)
+	@$(DATAGEN) export $(ARGS_DATAGEN)
+
+sql: $(V)/.base ## Query the store: make sql, or make sql Q="FROM coverage"
+	@$(DATAGEN) sql --recipe $(RECIPE) $(if $(STORE),--store $(STORE)) $(if $(Q),"$(Q)")
+
+review: $(V)/.base ## Review a sample in the terminal: make review N=20 REVIEWER=ana
+	@$(DATAGEN) review --recipe $(RECIPE) $(if $(STORE),--store $(STORE)) $(if $(N),--n $(N)) $(if $(REVIEWER),--reviewer $(REVIEWER))
+
+report: $(V)/.base ## Show what was made, dropped and paid
+	@$(DATAGEN) report --recipe $(RECIPE) $(if $(STORE),--store $(STORE))
+
+train: $(V)/.train ## Tune the student (SFT, then DPO), merge, evaluate, report
+	@$(TRAIN) run $(ARGS_TRAIN)
+
+evaluate: $(V)/.train ## Evaluate the last run again
+	@$(TRAIN) evaluate $(ARGS_TRAIN)
+
+check: $(V)/.dev ## Lint and types
+	@$(V)/bin/ruff check .
+	@$(V)/bin/ruff format --check .
+	@$(V)/bin/mypy
+
+test: $(V)/.dev ## Tests (under 10 minutes on 2 cores)
+	@$(PY) -m pytest -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=90 $(T)
+
+test-slow: $(V)/.dev ## The slow tests too
+	@$(PY) -m pytest -m slow $(T)
+
+bench: $(V)/.dev ## Measure the bars; writes benchmarks/results/
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(PY) $$script; done
+
+clean: ## Remove the environment and caches (data/ and runs/ stay)
+	@rm -rf $(V) *.egg-info .pytest_cache .mypy_cache .ruff_cache
