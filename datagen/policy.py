@@ -27,9 +27,11 @@ _DAY_WORDS = {
     "day before yesterday": 2.0, "yesterday": 1.0, "last night": 1.0, "today": 0.0, "tonight": 0.0, "this morning": 0.0,
     "this afternoon": 0.0, "this evening": 0.0, "just now": 0.0, "last week": 7.0, "last month": 30.0,
 }  # fmt: skip
-_DAYS_PER_UNIT = {"minute": 0.0, "hour": 0.0, "day": 1.0, "week": 7.0, "fortnight": 14.0, "month": 30.0}
+_DAYS_PER_UNIT = {"minute": 0.0, "hour": 0.0, "day": 1.0, "week": 7.0, "fortnight": 14.0, "month": 30.0, "year": 365.0}
+# not the "four" of "twenty-four"; the "60" of "sixty (60) days"
 _SPAN = re.compile(
-    r"(\d+|" + "|".join(_WORD_NUMBERS) + r")(?:\s+of)?\s+(minute|hour|day|week|fortnight|month)s?", re.IGNORECASE
+    r"(?<![\w-])(\d+|" + "|".join(_WORD_NUMBERS) + r")\)?(?:\s+of)?\s+(?:business\s+|working\s+|calendar\s+)?(" + "|".join(_DAYS_PER_UNIT) + r")s?\b",
+    re.IGNORECASE,
 )
 
 

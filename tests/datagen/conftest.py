@@ -1,0 +1,117 @@
+"""A small bank: task, policy and examples that pass every filter, for tests of filters, curation, review and export."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datagen.filters import FilterContext
+from datagen.policy import Fact, Rule
+from datagen.records import EvaluationSet, Example, Message, PlanItem, Task
+from datagen.store import Store
+
+SYSTEM = "Reply with one JSON object: intent, urgency, entities and, where the policy demands, decision."
+LABELS = {"card_arrival": "a card that has not come", "lost_card": "a lost card", "refund": "a refund", "out_of_scope": "else"}
+SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["intent", "urgency", "entities"],
+    "properties": {
+        "intent": {"enum": list(LABELS)},
+        "urgency": {"enum": ["low", "normal", "high"]},
+        "entities": {"type": "object", "additionalProperties": {"type": "string"}},
+        "decision": {"enum": ["block", "wait", "escalate", "clarify"]},
+        "reason": {"type": "string"},
+        "ask": {"enum": ["when"]},
+    },
+}
+POLICY = (
+    Rule(id="R1", when={"intent": "lost_card"}, then={"urgency": "high", "decision": "block", "reason": "R1"}),
+    Rule(
+        id="R2",
+        when={"intent": "refund", "days": "missing"},
+        then={"urgency": "normal", "decision": "clarify", "reason": "R2", "ask": "when"},
+    ),
+    Rule(id="R3", when={"intent": "refund", "days": ">= 10"}, then={"urgency": "high", "decision": "escalate", "reason": "R3"}),
+    Rule(id="R4", when={"intent": "refund"}, then={"urgency": "low", "decision": "wait", "reason": "R4"}),
+    Rule(id="R5", when={}, then={"urgency": "normal"}),
+)
+
+
+@pytest.fixture
+def bank_task() -> Task:
+    return Task(
+        type="extraction",
+        system=SYSTEM,
+        input="one message to a bank",
+        instructions="Answer by the table.",
+        output_schema=SCHEMA,
+        label_field="intent",
+        abstain_label="out_of_scope",
+        entities_field="entities",
+        decision_fields=("urgency", "decision", "reason", "ask"),
+        forbidden=("PIN", "security code"),
+    )
+
+
+@pytest.fixture
+def text_task() -> Task:
+    return Task(type="generation", system="Answer.", input="a question", instructions="Answer.", forbidden=("PIN",))
+
+
+@pytest.fixture
+def bank_context(bank_task: Task) -> FilterContext:
+    return FilterContext(task=bank_task, labels=LABELS, facts={"days": Fact(entity="when", parse="days")}, policy=POLICY)
+
+
+@pytest.fixture
+def bank_example() -> Callable[..., Example]:
+    """An example that passes every filter, with what a test changes: text, answer (dict), completion, label, rejected, ..."""
+
+    def make(
+        text: str = "My card has not arrived yet, where is it?",
+        answer: dict[str, Any] | None = None,
+        *,
+        label: str | None = "card_arrival",
+        **fields: Any,
+    ) -> Example:
+        said = {"intent": label or "card_arrival", "urgency": "normal", "entities": {}} if answer is None else answer
+        fields.setdefault("completion", json.dumps(said, ensure_ascii=False, separators=(",", ":")))
+        fields.setdefault("prompt", (Message(role="system", content=SYSTEM), Message(role="user", content=text)))
+        fields.setdefault("item_id", "cards/arrival:topic:0")
+        return Example(**{"topic": "cards/arrival", "generator": "topic", "label": label, "answer": said, **fields})
+
+    return make
+
+
+@pytest.fixture
+def exam() -> Callable[..., EvaluationSet]:
+    """An evaluation set of the given texts."""
+
+    def make(*texts: str, name: str = "exam", labels: tuple[str | None, ...] | None = None) -> EvaluationSet:
+        return EvaluationSet(
+            name=name, path=f"{name}.jsonl", texts=texts, labels=labels or (None,) * len(texts), sha256=f"{len(texts):064x}"
+        )
+
+    return make
+
+
+@pytest.fixture
+def bank_store(tmp_path: Path) -> Callable[[list[Example]], Store]:
+    """A store that holds the given examples as what its plan stands for."""
+
+    def make(examples: list[Example]) -> Store:
+        store = Store(tmp_path / "bank.duckdb")
+        by_item: dict[str, list[Example]] = {}
+        for example in examples:
+            by_item.setdefault(example.item_id, []).append(example)
+        with store.writing():
+            for item_id, made in by_item.items():
+                topic, generator, index = item_id.split(":")
+                item = PlanItem(topic=topic, generator=generator, index=int(index), count=len(made))
+                store.add_item(item, "done", made)
+        return store
+
+    return make
