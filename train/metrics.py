@@ -538,4 +538,6 @@ def _compare(
         p = mcnemar(only_a, only_b)
         if low == high:
             low, high = bonett_price(only_a, only_b, n)
+    elif low == high:  # the same answers: no row to resample differs, and n rows prove no certainty
+        low, high = bonett_price(0, 0, n)
     return Comparison(name, a, b, difference, low, high, n, p)
