@@ -287,7 +287,8 @@ def _card(manifest: Mapping[str, Any], task: Task) -> str:
     if simulated:
         lines += ["", "**The teacher was simulated**: a procedural program of the project, no language model, wrote these rows. They show"]
         lines += ["that the pipeline works; they are not a sample of what people write."]
-    lines += ["", f"Task: {task.type}. Each input is {task.input}. The student's system message:", "", f"> {' '.join(task.system.split())}"]
+    lines += ["", f"Task: {task.type}. Each input is {task.input}. The student's system message:", ""]
+    lines += [f"> {' '.join(task.system.split())}"]
     lines += ["", "## Rows", "", "| | train | validation | test |", "|---|---|---|---|"]
     for kind in ("sft", "preference"):
         lines += [f"| {kind} | " + " | ".join(str(files[f"{kind}/{part}.parquet"]["rows"]) for part in SPLITS) + " |"]
@@ -303,8 +304,8 @@ def _card(manifest: Mapping[str, Any], task: Task) -> str:
     cost = sum(row["cost_usd"] or 0 for row in data["costs"])
     calls = sum(row["calls"] for row in data["costs"])
     lines += ["", f"{calls} calls, {cost:.2f} US dollars."]
-    lines += ["", "## What was dropped, and why", "", f"{data['rejected']} of {data['examples']} examples. One that several filters drop counts"]
-    lines += ["for each.", "", "| by | reason | examples |", "|---|---|---|"]
+    lines += ["", "## What was dropped, and why", "", f"{data['rejected']} of {data['examples']} examples. One that several filters"]
+    lines += ["drop counts for each.", "", "| by | reason | examples |", "|---|---|---|"]
     lines += [f"| {row['by']} | {row['reason']} | {row['count']} |" for row in data["reasons"]]
     lines += ["", "## Decontamination", ""]
     sets = manifest["decontamination"]["sets"]
@@ -314,14 +315,15 @@ def _card(manifest: Mapping[str, Any], task: Task) -> str:
     else:
         lines += ["The recipe names no evaluation set, so there was nothing to check against."]
     lines += ["", "## Review by people", ""]
-    overall = next((rate for rate in (data["review"] or {"rates": []})["rates"] if rate["scope"] == "all"), None)
-    if overall:
-        lines += [f"{overall['reviewed']} rows, {overall['defects']} rejected or edited: defect rate {overall['rate']:.1%} "]
-        lines[-1] += f"(95 % interval {overall['low']:.1%} to {overall['high']:.1%})."
-    else:
+    rates = [rate for rate in (data["review"] or {"rates": []})["rates"] if rate["stratum"] == "all"]
+    for rate in rates:
+        lines += [f"- {rate['reviewer']}: {rate['reviewed']} rows, {rate['defects']} rejected or edited, defect rate {rate['rate']:.1%} "]
+        lines[-1] += f"(95 % interval {rate['low']:.1%} to {rate['high']:.1%})"
+    if not rates:
         lines += ["None yet: nobody has looked at these rows."]
     lines += ["", "## Limits", "", "- The rows have the teacher's errors that no filter saw, and its habits of style."]
     lines += ["- The split holds near-duplicates together, but one teacher wrote all parts: scores on `test` flatter a student. Judge it"]
     lines += ["  on real inputs.", "- Personal data is found by patterns (card, IBAN, e-mail, telephone); names and addresses are not."]
-    lines += ["- Language is told by script and function words.", "- Check the terms of the teachers above before you publish or sell a model."]
+    lines += ["- Language is told by script and function words."]
+    lines += ["- Check the terms of the teachers above before you publish or sell a model."]
     return "\n".join(lines) + "\n"

@@ -6,20 +6,21 @@ An edit makes a new example whose parent is the old one; the old one is rejected
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from datagen.errors import ConfigError
 from datagen.records import Example, Record, Task, Verdict
 from datagen.store import Store
 from datagen.yaml_file import nearest
 
+EVERYONE = "everyone"
+
 _FIELDS = (
     "id", "topic", "generator", "label", "input", "completion", "rejected", "decision", "reason", "new_completion", "new_input",
 )  # fmt: skip
-_HOW = "a (accept), r REASON (reject), e TEXT (edit the completion), i TEXT (edit the input), s (skip)"
 
 
 class Decision(Record):
@@ -42,10 +43,14 @@ class Applied(NamedTuple):
 
 
 class DefectRate(NamedTuple):
-    """Rejected or edited among reviewed, with the exact 95 % interval of Clopper and Pearson (1934)."""
+    """Rejected or edited among reviewed, with the exact 95 % interval of Clopper and Pearson (1934).
 
-    scope: str
-    name: str
+    reviewer   a name, or EVERYONE where more than one person reviewed: the last word on each row
+    stratum    "all", "generator seed", "topic cards/lost"
+    """
+
+    reviewer: str
+    stratum: str
     reviewed: int
     defects: int
     rate: float
@@ -63,74 +68,54 @@ class Agreement(NamedTuple):
     kappa: float | None
 
 
-def rows_to_review(store: Store, reviewer: str) -> list[dict[str, Any]]:
-    """Accepted rows that `reviewer` has not judged and no edit of a person made, by id."""
-    return store.query(
-        "SELECT id, topic, generator, label, kind, prompt, completion, rejected, reasoning FROM accepted "
-        "WHERE parent IS NULL AND id NOT IN (SELECT example_id FROM verdicts WHERE decided_by = ?) ORDER BY id",
-        [_by(reviewer)],
-    )
-
-
-def draw_sample(
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    seed: int,
-    n: int | None = None,
-    share: float = 0.05,
-    strata: Sequence[str] = ("topic", "generator"),
-) -> list[Mapping[str, Any]]:
-    """`n` rows (or a share of them, rounded up), spread over the strata in proportion, one of each at least while `n` allows.
-
-    The same rows and seed give the same sample, whatever their order. Raises ConfigError for a sample of nothing.
-    """
+def draw_sample(store: Store, *, reviewer: str, seed: int, n: int | None = None) -> list[Example]:
+    """A stratified sample of what was accepted, no person's edit and not judged by `reviewer` yet: `n`, or 5 % and at most 200."""
+    seen = {verdict.example_id for verdict in store.verdicts() if verdict.by == _by(reviewer)}
+    examples = [e for e in store.accepted_examples() if e.parent is None and e.id not in seen]
     if n is None:
-        if not 0 < share <= 1:
-            raise ConfigError(f"the sample's share is {share}; give one above 0 and up to 1.")
-        n = -int(-len(rows) * share // 1)
-    if n < 1 and rows:
-        raise ConfigError(f"the sample's size is {n}; ask for 1 row or more.")
-    shuffled = sorted(rows, key=lambda row: sha256(f"{seed}:{row['id']}".encode()).hexdigest())
-    members: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
-    for row in shuffled:
-        members.setdefault(tuple(str(row[name]) for name in strata), []).append(row)
-    n = min(n, len(rows))
+        n = min(200, -(-len(examples) // 20))
+    return stratified(examples, n=n, seed=seed)
+
+
+def stratified(examples: Sequence[Example], *, n: int, seed: int, strata: Sequence[str] = ("topic", "generator")) -> list[Example]:
+    """`n` examples by id, spread over the strata in proportion, one of each at least while `n` allows.
+
+    The same examples and seed give the same sample, whatever their order.
+    """
+    shuffled = sorted(examples, key=lambda example: sha256(f"{seed}:{example.id}".encode()).hexdigest())
+    members: dict[tuple[str, ...], list[Example]] = {}
+    for example in shuffled:
+        members.setdefault(tuple(str(getattr(example, name)) for name in strata), []).append(example)
+    n = min(n, len(examples))
     order = sorted(members, key=lambda key: (-len(members[key]), key))
     taken = {key: int(place < n) for place, key in enumerate(order)}
     for _ in range(n - sum(taken.values())):
         open_strata = (key for key in order if taken[key] < len(members[key]))
-        # the stratum that is furthest below its proportion gets the next row
-        taken[max(open_strata, key=lambda key: n * len(members[key]) / len(rows) - taken[key])] += 1
-    return sorted((row for key in order for row in members[key][: taken[key]]), key=lambda row: str(row["id"]))
+        # the stratum that is furthest below its proportion gets the next place
+        taken[max(open_strata, key=lambda key: n * len(members[key]) / len(examples) - taken[key])] += 1
+    return sorted((example for key in order for example in members[key][: taken[key]]), key=lambda example: example.id)
 
 
-def input_of(row: Mapping[str, Any]) -> str:
-    """The last user message of a stored row."""
-    return next((str(m["content"]) for m in reversed(row["prompt"]) if m["role"] == "user"), "")
-
-
-def parse_decision(text: str, example: Mapping[str, Any]) -> Decision | None:
-    """What a reviewer typed about a row; None for skip. Raises ConfigError, with the forms there are, for anything else."""
+def parse_decision(text: str, example: Example) -> Decision:
+    """What a reviewer typed about an example. Raises ConfigError, with the forms there are, for anything else."""
     word, _, rest = text.strip().partition(" ")
     rest = rest.strip()
     match word.lower():
         case "a" | "accept":
-            return Decision(example_id=example["id"], action="accept", reason=rest)
-        case "s" | "skip":
-            return None
+            return Decision(example_id=example.id, action="accept", reason=rest)
         case "r" | "reject":
             if not rest:
                 raise ConfigError("a rejection needs its reason: r REASON.")
-            return Decision(example_id=example["id"], action="reject", reason=rest)
+            return Decision(example_id=example.id, action="reject", reason=rest)
         case "e" | "edit":
             if not rest:
-                raise ConfigError("an edit needs the new completion: e TEXT.")
-            return Decision(example_id=example["id"], action="edit", new_completion=rest)
+                raise ConfigError("an edit needs the new answer: e TEXT.")
+            return Decision(example_id=example.id, action="edit", new_completion=rest)
         case "i" | "input":
             if not rest:
                 raise ConfigError("an edit needs the new input: i TEXT.")
-            return Decision(example_id=example["id"], action="edit", new_input=rest)
-    raise ConfigError(f"{word!r} is none of {_HOW}.")
+            return Decision(example_id=example.id, action="edit", new_input=rest)
+    raise ConfigError(f"{word!r} is none of a (accept), r REASON (reject), e TEXT (edit the answer), i TEXT (edit the input).")
 
 
 def apply(store: Store, reviewer: str, decisions: Sequence[Decision], task: Task) -> Applied:
@@ -200,12 +185,12 @@ def _by(reviewer: str) -> str:
     return f"human:{reviewer}"
 
 
-def export_jsonl(sample: Iterable[Mapping[str, Any]], path: Path) -> int:
-    """Write a sample with empty fields for the decision, one row a line; returns the number of rows."""
-    lines = []
-    for row in sample:
-        given = {**row, "input": input_of(row)}
-        lines.append(json.dumps({name: given.get(name, "") for name in _FIELDS}, ensure_ascii=False) + "\n")
+def export_jsonl(sample: Iterable[Example], path: Path) -> int:
+    """Write a sample with empty fields for the decision, one example a line; returns how many."""
+    lines = [
+        json.dumps({name: getattr(example, name, "") for name in _FIELDS}, ensure_ascii=False) + "\n" for example in sample
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(lines), encoding="utf-8")
     return len(lines)
 
@@ -274,27 +259,30 @@ def _read_line(line: str, where: str) -> Decision | None:
 
 
 def defect_rates(store: Store) -> list[DefectRate]:
-    """Defect rates of reviewed rows that the filters had accepted: overall, by generator, by topic. Empty without a review.
+    """Defect rates of reviewed rows that the filters had accepted: by reviewer and all together, by generator and by topic.
 
     A row counts once, by the last word on it; what a person's edit made is not counted. The interval takes the sample as
-    drawn at random; strata that were given a row beyond their proportion weigh as the sample has them.
+    drawn at random; strata that were given a row beyond their proportion weigh as the sample has them. Empty without a review.
     """
     rows = store.query(
-        "WITH words AS (SELECT example_id, arg_max(keep, created_at) AS keep FROM verdicts "
-        "  WHERE decided_by LIKE 'human:%' GROUP BY example_id), "
+        "WITH words AS (SELECT example_id, decided_by[7:] AS reviewer, arg_max(keep, created_at) AS keep, max(created_at) AS at "
+        "  FROM verdicts WHERE decided_by LIKE 'human:%' GROUP BY ALL), "
         "dropped AS (SELECT DISTINCT example_id FROM verdicts WHERE decided_by LIKE 'filter:%' AND NOT keep) "
-        "SELECT e.topic, e.generator, w.keep FROM words w JOIN examples e ON e.id = w.example_id "
-        "WHERE e.parent IS NULL AND e.id NOT IN (SELECT example_id FROM dropped) ORDER BY e.id"
+        "SELECT e.id, e.topic, e.generator, w.reviewer, w.keep FROM words w JOIN examples e ON e.id = w.example_id "
+        "WHERE e.parent IS NULL AND e.id NOT IN (SELECT example_id FROM dropped) ORDER BY w.at, e.id"
     )
+    if len({row["reviewer"] for row in rows}) > 1:
+        last = {row["id"]: row for row in rows}
+        rows += [{**row, "reviewer": EVERYONE} for row in last.values()]
     counts: dict[tuple[str, str], list[int]] = {}
     for row in rows:
-        for key in (("all", "all"), ("generator", row["generator"]), ("topic", row["topic"])):
-            count = counts.setdefault(key, [0, 0])
+        for stratum in ("all", f"generator {row['generator']}", f"topic {row['topic']}"):
+            count = counts.setdefault((row["reviewer"], stratum), [0, 0])
             count[0] += 1
             count[1] += not row["keep"]
     return [
-        DefectRate(scope, name, reviewed, defects, defects / reviewed, *exact_interval(defects, reviewed))
-        for (scope, name), (reviewed, defects) in sorted(counts.items())
+        DefectRate(reviewer, stratum, reviewed, defects, defects / reviewed, *exact_interval(defects, reviewed))
+        for (reviewer, stratum), (reviewed, defects) in sorted(counts.items())
     ]
 
 

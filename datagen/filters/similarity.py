@@ -59,6 +59,7 @@ class Hasher:
         self._known: dict[str, int] = {}
 
     def __call__(self, text_words: Sequence[str]) -> Words:
+        """One 64-bit hash per word, in order."""
         known = self._known
         hashes = []
         for word in text_words:
@@ -154,6 +155,7 @@ class _Space:
         self.buckets: dict[int, list[int]] = {}
 
     def shingle_set(self, position: int) -> frozenset[int]:
+        """The text's shingles, made when first asked for."""
         if position not in self.sets:
             self.sets[position] = frozenset(self.shingles[self.row[position]].tolist())
         return self.sets[position]

@@ -38,17 +38,23 @@ def length(example: Example, context: FilterContext) -> str | None:
     return None
 
 
-_SORRY = r"(?:(?:i'?m|i am|we are|we're)\s+(?:(?:very|so|really|truly)\s+)?(?:sorry|afraid)\b[^.!?]{0,20}?|sorry[^.!?]{0,20}?|unfortunately,?\s*)?"
+_SORRY = (
+    r"(?:(?:i'?m|i am|we are|we're)\s+(?:(?:very|so|really|truly)\s+)?(?:sorry|afraid)\b[^.!?]{0,20}?"
+    r"|sorry[^.!?]{0,20}?|unfortunately,?\s*)?\W*(?:but\s+)?"
+)
 _CANNOT = r"i\s*(?:can'?t|can\s?not|am unable to|'m unable to|am not able to|'m not able to|won'?t|will not|must decline to)"
-_MODEL = r"as an?\s+(?:\w+\s+){0,2}?(?:ai|artificial intelligence|language model|llm)\b|i(?:'m|\s+am)\s+(?:just\s+|only\s+)?an?\s+(?:\w+\s+)?(?:ai|language model)\b"
+_MODEL = (
+    r"as an?\s+(?:\w+\s+){0,2}?(?:ai|artificial intelligence|language model|llm)\b"
+    r"|i(?:'m|\s+am)\s+(?:just\s+|only\s+)?an?\s+(?:\w+\s+)?(?:ai|language model)\b"
+)
 # What a model refuses to do; "I can't withdraw cash" is a customer's sentence and no refusal.
 _TASK = r"(?:help|assist|comply|fulfil|fulfill|generate|create|write|produce|provide|answer|engage|process|respond|continue)"
-_REFUSAL = re.compile(rf"^\W*(?:{_MODEL}|{_SORRY}\W*(?:but\s+)?{_CANNOT}\s+{_TASK}\b|it (?:would|is) not (?:be )?appropriate for me)", re.IGNORECASE)
+_REFUSAL = re.compile(rf"^\W*(?:{_MODEL}|{_SORRY}{_CANNOT}\s+{_TASK}\b|it (?:would|is) not (?:be )?appropriate for me)", re.IGNORECASE)
 # In an input only what no person would write to a product.
 _INPUT_REFUSAL = re.compile(
-    rf"^\W*(?:{_MODEL}|{_SORRY}\W*(?:but\s+)?{_CANNOT}\s+(?:(?:help|assist|comply)\b(?:\s+(?:you\s+)?with)?|(?:generate|create|write|produce|fulfil)\b))",
+    rf"^\W*(?:{_MODEL}|{_SORRY}{_CANNOT}\s+(?:(?:help|assist|comply)\b(?:\s+(?:you\s+)?with)?|(?:generate|create|write|produce|fulfil)\b))",
     re.IGNORECASE,
-)  # fmt: skip
+)
 
 
 def refusal(example: Example, context: FilterContext) -> str | None:
@@ -138,13 +144,13 @@ _EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _CARD = re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,18}(?!\w)")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b", re.IGNORECASE)
 _DATE = re.compile(r"\b\d{4}-\d{2}-\d{2}\b(?:[ T]\d{2}:\d{2}(?::\d{2})?)?|\b\d{1,2}[./-]\d{1,2}[./-]\d{2,4}\b")
-_PHONE = re.compile(r"(?<![\w£$€.,-])\+?\(?\d(?:[ ()./-]{0,2}\d){8,14}(?![\w,.]*\d)")
+_PHONE = re.compile(r"(?<![\w£$€.,-])(?<!\d[ ()./-])\+?\(?\d(?:[ ()./-]{0,2}\d){8,14}(?![ ()./-]{0,2}\d|\w|[.,]\d)")
 
 
 def pii(example: Example, context: FilterContext) -> str | None:
-    """No card number (Luhn), IBAN (mod 97), e-mail address or telephone number of 9 digits or more. The reason names the kind, never the value.
+    """No card number (Luhn), IBAN (mod 97), e-mail address or telephone number of 9 digits or more.
 
-    Patterns only: names, addresses and shorter numbers go unseen.
+    The reason names the kind, never the value. Patterns only: names, addresses and shorter numbers go unseen.
     """
     texts = {"input": example.input, "completion": example.completion, "rejected": example.rejected, "reasoning": example.reasoning}
     for name, text in texts.items():
