@@ -1,0 +1,148 @@
+"""Curation: who is looked at by what, and whose word counts."""
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from datagen.curate import check_settings, curate
+from datagen.errors import ConfigError, StoreError
+from datagen.filters import EXAMPLE_FILTERS, GATES, SET_FILTERS
+from datagen.records import Example, Verdict
+from datagen.store import Store
+
+LONG = "I ordered a new debit card two weeks ago and it has still not come to my house in Leeds"
+
+
+def accepted(store):
+    return {row["id"] for row in store.query("SELECT id FROM accepted")}
+
+
+def test_every_filter_gives_each_example_that_it_saw_one_verdict(bank_store, bank_example, bank_context):
+    examples = [bank_example(LONG), bank_example("Where is it?", completion="{")]
+    store = bank_store(examples)
+    report = curate(store, bank_context)
+    verdicts = store.verdicts()
+    assert len({(v.example_id, v.by) for v in verdicts}) == len(verdicts)
+    seen = {example.id: {v.by.removeprefix("filter:") for v in verdicts if v.example_id == example.id} for example in examples}
+    assert seen[examples[0].id] == {*GATES, *EXAMPLE_FILTERS, *SET_FILTERS}
+    assert seen[examples[1].id] == {*GATES, *EXAMPLE_FILTERS}
+    assert (report.examples, report.accepted) == (2, 1)
+    assert [(r.by, r.kind, r.examples) for r in report.reasons] == [("filter:schema", "invalid_json", 1)]
+    assert {f.name: (f.checked, f.dropped) for f in report.filters}["schema"] == (2, 1)
+
+
+def test_curating_twice_changes_nothing(bank_store, bank_example, bank_context):
+    store = bank_store([bank_example(LONG), bank_example(LONG + " yet"), bank_example("no", completion="{")])
+    first = curate(store, bank_context), store.verdicts(), store.query("SELECT * FROM groups ORDER BY ALL")
+    assert (curate(store, bank_context), store.verdicts(), store.query("SELECT * FROM groups ORDER BY ALL")) == first
+
+
+def test_a_dropped_example_shadows_no_other(bank_store, bank_example, bank_context):
+    good = bank_example(LONG)
+    bad = [bank_example(LONG, completion="{", item_id=f"cards/arrival:topic:{i}") for i in range(5)]
+    store = bank_store([good, *bad])
+    curate(store, bank_context)
+    assert accepted(store) == {good.id}
+
+
+def test_what_a_person_rejected_shadows_no_other(bank_store, bank_example, bank_context):
+    low, high = sorted([bank_example(LONG), bank_example(LONG + " yet")], key=lambda e: e.id)
+    store = bank_store([low, high])
+    curate(store, bank_context)
+    assert accepted(store) == {low.id}
+    store.add_verdicts([Verdict(example_id=low.id, by="human:ana", keep=False, reason="review: odd")])
+    curate(store, bank_context)
+    assert accepted(store) == {high.id}
+
+
+def test_what_a_person_accepted_survives_and_drops_its_twin(bank_store, bank_example, bank_context):
+    low, high = sorted([bank_example(LONG), bank_example(LONG + " yet")], key=lambda e: e.id)
+    store = bank_store([low, high])
+    store.add_verdicts([Verdict(example_id=high.id, by="human:ana", keep=True)])
+    report = curate(store, bank_context)
+    assert accepted(store) == {high.id}
+    assert (report.accepted, report.overruled) == (1, 0)
+
+
+def test_a_person_overrules_a_filter_and_the_last_word_counts(bank_store, bank_example, bank_context):
+    odd = bank_example("Kortet mitt kom aldri fram, selv etter fire uker")
+    store = bank_store([odd])
+    assert curate(store, bank_context).accepted == 0
+    store.add_verdicts([Verdict(example_id=odd.id, by="human:ana", keep=True)])
+    assert curate(store, bank_context)[:3] == (1, 1, 1)
+    time.sleep(0.002)
+    store.add_verdicts([Verdict(example_id=odd.id, by="human:bo", keep=False, reason="review: no")])
+    assert curate(store, bank_context).accepted == 0
+    assert accepted(store) == set()
+
+
+def test_the_gate_looks_also_at_what_other_filters_drop(bank_store, bank_example, bank_context, exam):
+    copied = bank_example(LONG, completion="{")
+    store = bank_store([copied])
+    report = curate(store, replace(bank_context, evaluation_sets=(exam(LONG),)))
+    assert {(r.by, r.kind) for r in report.reasons} == {("filter:decontaminate", "decontaminate"), ("filter:schema", "invalid_json")}
+
+
+def test_near_duplicates_share_a_group_and_the_largest_is_reported(bank_store, bank_example, bank_context):
+    pair = [bank_example(LONG), bank_example(LONG, rejected="{}", item_id="cards/arrival:preference:0")]
+    store = bank_store([*pair, bank_example("change my pin")])
+    report = curate(store, bank_context)
+    assert (report.groups, report.largest_group) == (2, 2)
+    rows = store.query("SELECT DISTINCT group_id, split FROM accepted WHERE id IN (?, ?)", [e.id for e in pair])
+    assert [row["group_id"] for row in rows] == [min(e.id for e in pair)]
+
+
+def test_filters_are_named_before_they_run(bank_store, bank_example, bank_context):
+    named = []
+    curate(bank_store([bank_example()]), bank_context, progress=named.append)
+    assert named == [*GATES, *EXAMPLE_FILTERS, *SET_FILTERS, "groups"]
+
+
+def test_an_empty_store_says_what_to_run(tmp_path, bank_context):
+    with pytest.raises(StoreError, match="holds no examples. Run `python -m datagen generate`"):
+        curate(Store(tmp_path / "empty.duckdb"), bank_context)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lenght": {}}, "filters.lenght is not a filter. Did you mean 'length'?"),
+        ({"length": {"max_chars_input": 3}}, "filters.length.max_chars_input is not a setting. Did you mean 'max_input_chars'?"),
+        ({"judge": {"min": "high"}}, "filters.judge.min is 'high'; give a number."),
+        ({"near_duplicate": {"threshold": 80}}, "filters.near_duplicate.threshold is 80; give a similarity from 0.5 to 1."),
+        ({"schema": {"zzz": 1}}, "filters.schema.zzz is not a setting. Known: none, this filter has no settings."),
+    ],
+)
+def test_settings_that_do_not_exist_are_refused_with_the_near_name(settings, message):
+    with pytest.raises(ConfigError) as raised:
+        check_settings(settings, Path("recipe.yaml"))
+    assert str(raised.value) == f"recipe.yaml: {message}"
+
+
+def test_settings_that_exist_pass():
+    check_settings({"length": {"max_input_chars": 300}, "near_duplicate": {"threshold": 0.9}}, Path("recipe.yaml"))
+
+
+def test_ten_thousand_short_examples_are_curated_in_seconds(bank_example, bank_context):
+    from datagen.curate import judge_all
+    from datagen.filters.dedup import group_ids
+
+    words = [f"{a}{b}" for a in ("ba", "ko", "li", "mu", "re", "sta", "ti") for b in ("n", "r", "tle", "ve", "gga", "sy", "ck")]
+    template = bank_example()
+
+    def text(i: int) -> str:
+        return " ".join(words[(i * step + i // 7) % len(words)] for step in range(1, 9 + i % 9))
+
+    examples = [
+        Example.model_construct(**{**dict(template), "prompt": bank_example(text(i)).prompt, "item_id": f"cards/arrival:topic:{i}"})
+        for i in range(10_000)
+    ]
+    started = time.process_time()
+    verdicts = judge_all(examples, {}, bank_context)
+    group_ids(examples)
+    assert time.process_time() - started < 30  # about 5 s alone on one core; room for a busy machine
+    assert len({v.example_id for v in verdicts}) == 10_000
+    assert json.loads(template.completion)["intent"] == "card_arrival"
