@@ -1,0 +1,128 @@
+"""The faults that the offline teacher makes on purpose, each at a rate from the recipe and recorded by request id.
+
+A fault is one JSON line in the side file: {"request_id", "kind", "detail"}. `detail` holds what is needed to find the
+row: for messages their full text, for answers the field. The same request makes the same faults in every process, so a
+repeated line is one fault: count distinct (request_id, kind, detail).
+"""
+
+import json
+import os
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# Which faults strike where, and what a rate counts: whole calls, or single messages of a list.
+CALL_FAULTS = {
+    "write": ("refusal", "truncated"),
+    "answer": ("wrong_label", "invalid_json", "refusal", "truncated", "invented_entity", "asks_pin"),
+    "weak": ("confusable_intent", "invented_entity", "invalid_json", "asks_pin", "rambles"),
+    "weak_abstain": ("missed_out_of_scope", "invented_entity", "invalid_json", "asks_pin", "rambles"),
+    "judge": ("judge_noise",),
+}
+MESSAGE_FAULTS = ("near_duplicate", "pii", "contaminated")
+TRANSPORT_FAULTS = ("rate_limited", "slow")
+WEAK_DEFAULTS = {
+    "confusable_intent": 0.2, "missed_out_of_scope": 0.55, "invented_entity": 0.15, "invalid_json": 0.1, "asks_pin": 0.15, "rambles": 0.15,
+}  # fmt: skip
+KNOWN = frozenset((*(kind for kinds in CALL_FAULTS.values() for kind in kinds), *MESSAGE_FAULTS, *TRANSPORT_FAULTS, "contaminated_from"))
+
+REFUSALS = (
+    "As an AI language model, I cannot help with that.", "As an AI, I'm unable to assist with this request.",
+    "I'm sorry, but as an AI assistant I can't provide that.", "As an AI language model, I'm not able to fulfil this request.",
+    "As an AI, I do not have access to bank accounts and cannot answer this.", "I apologise, but as an AI I cannot comply with this request.",
+)  # fmt: skip
+
+
+class Fault(NamedTuple):
+    """One fault that was made."""
+
+    request_id: str
+    kind: str
+    detail: dict[str, Any]
+
+
+def record(side_file: Path | None, fault: Fault) -> None:
+    """Append a fault as one line in one write, so that lines of several processes never mix."""
+    if side_file is None:
+        return
+    line = json.dumps(fault._asdict(), ensure_ascii=False, sort_keys=True) + "\n"
+    descriptor = os.open(side_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
+
+
+def draw(kinds: tuple[str, ...], rates: Mapping[str, Any], rng: random.Random) -> str | None:
+    """At most one of `kinds`, each with its own rate: they exclude each other, so every rate is met exactly."""
+    point = rng.random()
+    for kind in kinds:
+        rate = float(rates.get(kind, 0.0))
+        if point < rate:
+            return kind
+        point -= rate
+    return None
+
+
+def check_rates(rates: Mapping[str, Any]) -> None:
+    """Raises ValueError for an unknown fault, a rate outside 0..1, or rates that sum to more than 1 where only one can strike."""
+    for kind, rate in rates.items():
+        if kind not in KNOWN:
+            raise ValueError(f"faults.{kind} is not a fault of the offline teacher; known are {', '.join(sorted(KNOWN))}")
+        if kind != "contaminated_from" and not (isinstance(rate, (int, float)) and 0 <= rate <= 1):
+            raise ValueError(f"faults.{kind} is {rate!r}; a rate is a number from 0 to 1")
+    for step, kinds in (*CALL_FAULTS.items(), ("message", MESSAGE_FAULTS)):
+        total = sum(float(rates.get(kind, 0.0)) for kind in kinds)
+        if total > 1 + 1e-9:
+            raise ValueError(f"the fault rates of the {step} step sum to {total:.2f}; they exclude each other, so at most 1")
+    if float(rates.get("contaminated", 0.0)) > 0 and not rates.get("contaminated_from"):
+        raise ValueError("faults.contaminated needs faults.contaminated_from, the file whose lines are to be copied")
+
+
+def luhn_number(rng: random.Random) -> str:
+    """A 16-digit card number whose check digit is right (ISO/IEC 7812-1, annex B), in groups of four."""
+    digits = [4, *(rng.randrange(10) for _ in range(14))]
+    total = sum(d if i % 2 else (2 * d - 9 if 2 * d > 9 else 2 * d) for i, d in enumerate(digits))
+    digits.append(-total % 10)
+    text = "".join(map(str, digits))
+    return " ".join(text[i : i + 4] for i in range(0, 16, 4))
+
+
+_FIRST = ("jo", "sam", "priya", "tomasz", "elena", "mark", "aisha", "gwen", "luca", "nina", "oscar", "ruth")
+_LAST = ("hanson", "patel", "novak", "greene", "okafor", "lindqvist", "moreau", "baker", "silva", "yeo")
+
+
+def personal_data(rng: random.Random) -> tuple[str, list[str]]:
+    """A sentence with personal data, and the data in it. Numbers from Ofcom's drama range, domains from RFC 2606."""
+    if rng.random() < 0.5:
+        number = luhn_number(rng)
+        return rng.choice((f"My card number is {number}.", f"The card number is {number}.", f"It's card number is {number}, if you need it.")), [number]
+    mail = f"{rng.choice(_FIRST)}.{rng.choice(_LAST)}{rng.randrange(100)}@example.{rng.choice(('com', 'org', 'net'))}"
+    phone = f"07700 900{rng.randrange(1000):03d}"
+    return rng.choice((f"Reach me at {mail} or {phone}.", f"Write to {mail} or call {phone}.", f"My e-mail is {mail}, my phone {phone}.")), [mail, phone]
+
+
+def light_edit(text: str, rng: random.Random) -> str:
+    """Almost the same text: one or two words or marks more, never fewer word triples in common than four in five."""
+    bare = text.rstrip("?.!")
+    edits = [f"{bare}!!", f"{text} ", text.upper() if text != text.upper() else text.lower()]
+    if len(text.split()) >= 8:
+        edits = [f"{text} Thanks.", f"Hi, {text[:1].lower()}{text[1:]}", f"{bare} please?", f"{text} Please", f"Hello {text}"]
+    elif text != text.lower():
+        edits[1] = text.lower()
+    return rng.choice(edits)
+
+
+def break_json(text: str, rng: random.Random) -> str:
+    """JSON as careless models write it: not readable by any honest parser."""
+    draw_ = rng.random()
+    if draw_ < 0.3:
+        return text[:-1]
+    if draw_ < 0.5:
+        return text.replace('":"', '":', 1)
+    if draw_ < 0.7:
+        return text.replace('"', "'")
+    if draw_ < 0.85:
+        return text.replace('","', '" "', 1)
+    return text[: max(2, text.find(":"))] + text[text.find(":") + 1 :]
