@@ -76,7 +76,9 @@ def judge_all(
     Gates and example filters look at all. Set filters look at what those kept or a person accepted, and not at what a person
     rejected: a rejected example shadows no other.
     """
-    ordered = sorted(examples, key=lambda example: example.id)
+    by_id = {example.id: example for example in examples}  # an id is a hash made anew at each look: look once
+    by_id = dict(sorted(by_id.items()))
+    ordered = list(by_id.values())
     context = replace(context, pinned=frozenset(id for id, word in people.items() if word.keep))
     verdicts: list[Verdict] = []
     for name, gate in GATES.items():
@@ -86,17 +88,17 @@ def judge_all(
     for name, decide in EXAMPLE_FILTERS.items():
         if progress:
             progress(name)
-        for example in ordered:
+        for example_id, example in by_id.items():
             reason = decide(example, context)
-            verdicts.append(Verdict(example_id=example.id, by=f"filter:{name}", keep=reason is None, reason=reason))
+            verdicts.append(Verdict(example_id=example_id, by=f"filter:{name}", keep=reason is None, reason=reason))
     for name, decide_set in SET_FILTERS.items():
         if progress:
             progress(name)
         dropped = {verdict.example_id for verdict in verdicts if not verdict.keep}
         survivors = [
             example
-            for example in ordered
-            if (people[example.id].keep if example.id in people else example.id not in dropped)
+            for example_id, example in by_id.items()
+            if (people[example_id].keep if example_id in people else example_id not in dropped)
         ]
         verdicts += decide_set(survivors, context)
     return verdicts
@@ -131,7 +133,8 @@ def _report(
     dropped = {verdict.example_id for verdict in refused}
     reasons = Counter((verdict.by, kind_of(verdict.reason)) for verdict in refused)
     by_filter = Counter(verdict.by for verdict in refused)
-    kept = {e.id: people[e.id].keep if e.id in people else e.id not in dropped for e in examples}
+    ids = [example.id for example in examples]
+    kept = {id: people[id].keep if id in people else id not in dropped for id in ids}
     return CurateReport(
         examples=len(examples),
         accepted=sum(kept.values()),

@@ -37,18 +37,19 @@ def decontaminate(examples: Sequence[Example], context: FilterContext) -> list[V
         rows += [_Row(evaluation_set.name, number) for number in range(1, len(evaluation_set.texts) + 1)]
     texts: list[str] = []
     owners: list[str] = []
-    for example in examples:
+    ids = [example.id for example in examples]
+    for example_id, example in zip(ids, examples, strict=True):
         checked = [asked(example)] if context.task.output_schema is not None else [asked(example), example.completion]
         texts += checked
-        owners += [example.id] * len(checked)
+        owners += [example_id] * len(checked)
     reasons: dict[str, str] = {}
     for owner, hit in zip(owners, _hits(texts, exam, rows, context.setting("decontaminate", "threshold")), strict=True):
         if hit is not None:
             reasons.setdefault(owner, hit)
     proof = checked_against(context.evaluation_sets)
     return [
-        Verdict(example_id=e.id, by="filter:decontaminate", keep=e.id not in reasons, reason=reasons.get(e.id, proof))
-        for e in examples
+        Verdict(example_id=example_id, by="filter:decontaminate", keep=example_id not in reasons, reason=reasons.get(example_id, proof))
+        for example_id in ids
     ]
 
 

@@ -24,10 +24,10 @@ def duplicate(examples: Sequence[Example], context: FilterContext) -> list[Verdi
     verdicts = []
     for use in _uses(examples, context):
         first: dict[str, str] = {}
-        for example in use:
-            twin = first.setdefault(normalise(asked(example)), example.id)
-            reason = None if twin == example.id else f"duplicate: same prompt as {twin}"
-            verdicts.append(Verdict(example_id=example.id, by="filter:duplicate", keep=reason is None, reason=reason))
+        for example_id, text in use:
+            twin = first.setdefault(normalise(text), example_id)
+            reason = None if twin == example_id else f"duplicate: same prompt as {twin}"
+            verdicts.append(Verdict(example_id=example_id, by="filter:duplicate", keep=reason is None, reason=reason))
     return sorted(verdicts, key=lambda verdict: verdict.example_id)
 
 
@@ -35,21 +35,24 @@ def near_duplicate(examples: Sequence[Example], context: FilterContext) -> list[
     """Drops an example whose prompt has a Jaccard similarity >= `threshold` to that of one kept; see similarity.py for the rule."""
     verdicts = []
     for use in _uses(examples, context):
-        index = NearTexts([asked(example) for example in use], context.setting("near_duplicate", "threshold"))
-        for position, example in enumerate(use):
+        index = NearTexts([text for _, text in use], context.setting("near_duplicate", "threshold"))
+        for position, (example_id, _) in enumerate(use):
             twin = index.nearest(position)
             if twin is None:
                 index.add(position)
-            reason = None if twin is None else f"near_duplicate: {twin.similarity:.2f} like {use[twin.position].id}"
-            verdicts.append(Verdict(example_id=example.id, by="filter:near_duplicate", keep=twin is None, reason=reason))
+            reason = None if twin is None else f"near_duplicate: {twin.similarity:.2f} like {use[twin.position][0]}"
+            verdicts.append(Verdict(example_id=example_id, by="filter:near_duplicate", keep=twin is None, reason=reason))
     return sorted(verdicts, key=lambda verdict: verdict.example_id)
 
 
-def _uses(examples: Sequence[Example], context: FilterContext) -> Iterator[list[Example]]:
-    """Plain examples, then preference pairs; in each those that a person accepted first, then by id."""
-    ordered = sorted(examples, key=lambda example: (example.id not in context.pinned, example.id))
-    for paired in (False, True):
-        yield [example for example in ordered if (example.rejected is not None) == paired]
+def _uses(examples: Sequence[Example], context: FilterContext) -> Iterator[list[tuple[str, str]]]:
+    """(id, text) of plain examples, then of preference pairs; in each those that a person accepted first, then by id."""
+    found: dict[bool, list[tuple[bool, str, str]]] = {False: [], True: []}
+    for example in examples:
+        example_id = example.id
+        found[example.rejected is not None].append((example_id not in context.pinned, example_id, asked(example)))
+    for rows in found.values():
+        yield [(example_id, text) for _, example_id, text in sorted(rows)]
 
 
 def group_ids(examples: Sequence[Example], threshold: float = _GROUP_THRESHOLD) -> dict[str, str]:
@@ -58,16 +61,13 @@ def group_ids(examples: Sequence[Example], threshold: float = _GROUP_THRESHOLD) 
     Two examples share a group when their prompts read the same or have a Jaccard similarity >= `threshold`, or when a chain of
     such pairs joins them. A group is one unit of the split, so no near-duplicate of a test row is trained on.
     """
-    ordered = sorted(examples, key=lambda example: example.id)
     texts: dict[str, int] = {}
-    owners: list[str] = []
-    positions = []
-    for example in ordered:
-        text = normalise(asked(example))
-        position = texts.setdefault(text, len(texts))
-        positions.append(position)
-        if position == len(owners):
-            owners.append(example.id)
+    owners: list[str] = []  # the lowest id that asks each text
+    positions: dict[str, int] = {}
+    for example_id, text in sorted((example.id, normalise(asked(example))) for example in examples):
+        positions[example_id] = texts.setdefault(text, len(texts))
+        if positions[example_id] == len(owners):
+            owners.append(example_id)
     index = NearTexts(list(texts), threshold)
     parent = list(range(len(texts)))
     for position in range(len(texts)):
@@ -76,7 +76,7 @@ def group_ids(examples: Sequence[Example], threshold: float = _GROUP_THRESHOLD) 
             if a != b and index.similarity(position, other) >= threshold:
                 parent[max(a, b)] = min(a, b)
         index.add(position)
-    return {example.id: owners[_root(parent, position)] for example, position in zip(ordered, positions, strict=True)}
+    return {example_id: owners[_root(parent, position)] for example_id, position in positions.items()}
 
 
 def _root(parent: list[int], position: int) -> int:

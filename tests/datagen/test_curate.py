@@ -102,7 +102,7 @@ def test_filters_are_named_before_they_run(bank_store, bank_example, bank_contex
 
 
 def test_an_empty_store_says_what_to_run(tmp_path, bank_context):
-    with pytest.raises(StoreError, match="holds no examples. Run `python -m datagen generate`"):
+    with pytest.raises(StoreError, match=r"holds no examples\. Run `python -m datagen generate`"):
         curate(Store(tmp_path / "empty.duckdb"), bank_context)
 
 
