@@ -1,0 +1,216 @@
+"""Export: what is in the files, what is refused, and that the same store gives the same bytes."""
+
+import hashlib
+import json
+from dataclasses import replace
+
+import duckdb
+import pytest
+
+from datagen.curate import curate
+from datagen.errors import ConfigError
+from datagen.export import export
+from datagen.records import Verdict
+from datagen.review import Decision, apply
+
+WORDS = "amber birch cedar dune ember fjord grove heath inlet jetty knoll larch marsh north ocean plain quarry ridge stone tide".split()
+
+
+@pytest.fixture
+def bank(bank_store, bank_example, bank_context, bank_task, exam):
+    """A curated store of 60 different examples and 20 pairs, and what an export of it is told."""
+
+    def build(count: int = 60, sets=(), spoil=False):
+        examples = []
+        for i in range(count):
+            text = "Where is the card for " + " ".join(WORDS[(i * step + i // 5) % len(WORDS)] for step in (1, 3, 7, 9, 11))
+            fields = {"completion": "{"} if spoil else {}
+            examples.append(bank_example(text, item_id=f"cards/arrival:topic:{i}", reasoning="Step one." if i % 2 else None, **fields))
+            if i < count // 3:
+                fields = {"generator": "preference", "rejected": '{"intent":"refund"}', "scores": {"chosen_margin": 1.0}, **fields}
+                examples.append(bank_example(text, item_id=f"cards/arrival:preference:{i}", **fields))
+        store = bank_store(examples)
+        curate(store, replace(bank_context, evaluation_sets=tuple(sets)))
+        given = {
+            "recipe": {"name": "bank"}, "recipe_sha256": "0" * 64, "taxonomy": {"name": "bank", "path": "bank.yaml", "sha256": "1" * 64},
+            "task": bank_task, "labels": bank_context.labels, "seed": 7, "evaluation_sets": tuple(sets),
+            "teachers": [{"role": "teacher", "model": "offline/bank", "simulated": True, "terms": {"outputs_may_train": "yes"}}],
+            "split": {"validation": 0.1, "test": 0.1}, "reasoning": "none", "created": "2026-01-01T00:00:00+00:00",
+        }  # fmt: skip
+        return store, given
+
+    return build
+
+
+def read(path):
+    with duckdb.connect() as con:
+        result = con.execute("SELECT * FROM read_parquet(?)", [str(path)])
+        names = [column[0] for column in result.description]
+        return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+
+def bytes_of(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_parquet_files_have_trls_columns_and_every_accepted_row_once(bank, tmp_path):
+    store, given = bank()
+    manifest = export(store, tmp_path / "out", **given)
+    sft = [row for part in ("train", "validation", "test") for row in read(tmp_path / "out" / "sft" / f"{part}.parquet")]
+    assert {row["id"] for row in sft} == {e.id for e in store.accepted_examples()}
+    assert len(sft) == len({row["id"] for row in sft}) == sum(manifest["files"][f"sft/{p}.parquet"]["rows"] for p in ("train", "validation", "test"))
+    assert list(sft[0]) == ["prompt", "completion", "id", "group_id", "topic", "generator", "label", "kind"]
+    assert [message["role"] for message in sft[0]["prompt"] + sft[0]["completion"]] == ["system", "user", "assistant"]
+    pairs = read(tmp_path / "out" / "preference" / "train.parquet")
+    assert list(pairs[0])[:3] == ["prompt", "chosen", "rejected"]
+    assert pairs[0]["rejected"] == [{"role": "assistant", "content": '{"intent":"refund"}'}]
+
+
+def test_a_group_lies_in_one_split(bank, tmp_path):
+    store, given = bank()
+    export(store, tmp_path / "out", **given)
+    seen: dict[str, set] = {}
+    for kind in ("sft", "preference"):
+        for part in ("train", "validation", "test"):
+            for row in read(tmp_path / "out" / kind / f"{part}.parquet"):
+                seen.setdefault(row["group_id"], set()).add(part)
+    assert len(seen) > 30
+    assert all(len(parts) == 1 for parts in seen.values())
+
+
+def test_the_manifest_gives_each_files_rows_and_hash_and_the_facts_of_the_task(bank, tmp_path, exam):
+    store, given = bank(sets=[exam("What is the capital of France?", name="geo", labels=("out_of_scope",))])
+    manifest = export(store, tmp_path / "out", **given)
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == manifest
+    for name, entry in manifest["files"].items():
+        assert hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest() == entry["sha256"]
+    assert manifest["task"]["output"] == "json"
+    assert manifest["task"]["labels"] == ["card_arrival", "lost_card", "refund", "out_of_scope"]
+    assert manifest["decontamination"] == {"passed": True, "sets": [{"name": "geo", "rows": 1, "dropped": 0, "sha256": f"{1:064x}"}]}
+    data = manifest["data"]
+    assert data["examples"] == data["accepted"] + data["rejected"]
+    topic = data["topics"][0]
+    assert topic["topic"] == "cards/arrival"
+    assert topic["low"] < topic["accepted"] / topic["examples"] <= topic["high"]
+    assert data["review"] is None
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "begins"), [("none", '{"intent"'), ("think", '<think>\nStep one.\n</think>\n{"intent"'), ("plain", 'Step one.\n{"intent"')]
+)
+def test_reasoning_is_rendered_as_the_recipe_says_and_pairs_stay_bare(reasoning, begins, bank, tmp_path):
+    store, given = bank()
+    export(store, tmp_path / "out", **{**given, "reasoning": reasoning})
+    stepped = {e.id for e in store.accepted_examples() if e.reasoning}
+    rows = {row["id"]: row["completion"][0]["content"] for row in read(tmp_path / "out" / "sft" / "train.parquet")}
+    assert any(id in stepped for id in rows)
+    for id, content in rows.items():
+        assert content.startswith(begins if id in stepped else '{"intent"')
+    assert all(row["chosen"][0]["content"].startswith("{") for row in read(tmp_path / "out" / "preference" / "train.parquet"))
+
+
+def test_jsonl_and_sharegpt_hold_the_same_rows(bank, tmp_path):
+    store, given = bank()
+    export(store, tmp_path / "out", **given)
+    sft = [json.loads(line) for line in (tmp_path / "out" / "sft.jsonl").read_text().splitlines()]
+    sharegpt = [json.loads(line) for line in (tmp_path / "out" / "sharegpt.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in sft] == [row["id"] for row in sharegpt] == sorted(e.id for e in store.accepted_examples())
+    turns = sharegpt[0]["conversations"]
+    assert [turn["from"] for turn in turns] == ["system", "human", "gpt"]
+    assert turns[2]["value"] == sft[0]["completion"][0]["content"]
+
+
+def test_an_evaluation_set_has_prompts_and_labels_and_leaves_out_rows_that_cannot_be_scored(bank, tmp_path, exam):
+    sets = [exam("Where is it?", "Who are you?", "My it's gone", name="e1", labels=("card_arrival", None, "lost_card"))]
+    store, given = bank(sets=sets)
+    export(store, tmp_path / "out", **given)
+    rows = read(tmp_path / "out" / "evaluation" / "e1.parquet")
+    assert [(row["id"], row["label"], row["completion"]) for row in rows] == [("e1:1", "card_arrival", None), ("e1:3", "lost_card", None)]
+    assert rows[1]["prompt"][1] == {"role": "user", "content": "My it's gone"}
+
+
+def test_the_same_store_gives_the_same_bytes(bank, tmp_path):
+    store, given = bank()
+    export(store, tmp_path / "one", **given)
+    export(store, tmp_path / "two", **given)
+    assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
+
+
+def test_files_of_an_earlier_export_go_and_foreign_ones_stay(bank, tmp_path, exam, bank_context):
+    store, given = bank(sets=[exam("Who are you?", name="old", labels=("out_of_scope",))])
+    out = tmp_path / "out"
+    export(store, out, **given)
+    (out / "notes.txt").write_text("mine")
+    curate(store, bank_context)
+    export(store, out, **{**given, "evaluation_sets": ()})
+    assert not (out / "evaluation" / "old.parquet").exists()
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_a_manifest_cannot_make_an_export_remove_files_elsewhere(bank, tmp_path):
+    store, given = bank()
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "precious").write_text("x")
+    (out / "manifest.json").write_text('{"files": {"../precious": {}}}')
+    export(store, out, **given)
+    assert (tmp_path / "precious").exists()
+
+
+def test_an_export_that_breaks_off_leaves_no_manifest(bank, tmp_path):
+    store, given = bank()
+    out = tmp_path / "out"
+    export(store, out, **given)
+    (out / "sharegpt.jsonl").unlink()
+    (out / "sharegpt.jsonl").mkdir()
+    with pytest.raises(Exception, match="sharegpt"):
+        export(store, out, **given)
+    assert not (out / "manifest.json").exists()
+
+
+def test_nothing_accepted_is_refused_with_the_reasons(bank, tmp_path):
+    store, given = bank(count=3, spoil=True)
+    with pytest.raises(ConfigError, match=r"no example was accepted.*invalid_json \(4\)"):
+        export(store, tmp_path / "out", **given)
+
+
+def test_an_empty_split_is_refused_unless_it_was_asked_for(bank, tmp_path):
+    store, given = bank(count=1)
+    store.set_settings({"split.test": "0", "split.validation": "0"})
+    with pytest.raises(ConfigError, match="the validation split is empty"):
+        export(store, tmp_path / "out", **given)
+    manifest = export(store, tmp_path / "out", **{**given, "split": {"validation": 0.0, "test": 0.0}})
+    assert manifest["files"]["sft/test.parquet"]["rows"] == 0
+
+
+def test_rows_that_the_gate_has_not_seen_are_refused(bank, tmp_path, exam):
+    store, given = bank()
+    with pytest.raises(ConfigError, match=r"were not checked against.*Run `python -m datagen curate`"):
+        export(store, tmp_path / "out", **{**given, "evaluation_sets": (exam("new one"),)})
+    first = store.accepted_examples()[0]
+    apply(store, "ana", [Decision(example_id=first.id, action="edit", new_input="My card?")], given["task"])
+    with pytest.raises(ConfigError, match=r" 1 of \d+ accepted examples were not checked"):
+        export(store, tmp_path / "out", **given)
+
+
+def test_a_person_cannot_accept_an_exam_into_the_export(bank, tmp_path, exam, bank_context):
+    store, given = bank()
+    taken = store.accepted_examples()[0]
+    sets = (exam(taken.input),)
+    store.add_verdicts([Verdict(example_id=taken.id, by="human:ana", keep=True)])
+    curate(store, replace(bank_context, evaluation_sets=sets))
+    with pytest.raises(ConfigError, match=rf"a person accepted are in an evaluation set, such as {taken.id} .*exam row 1"):
+        export(store, tmp_path / "out", **{**given, "evaluation_sets": sets})
+
+
+def test_the_card_says_what_the_data_is_and_is_not(bank, tmp_path, exam):
+    store, given = bank(sets=[exam("Who are you?", name="geo", labels=("out_of_scope",))])
+    first = store.accepted_examples()[0]
+    apply(store, "ana", [Decision(example_id=first.id, action="reject", reason="odd")], given["task"])
+    manifest = export(store, tmp_path / "out", **given)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.startswith("---\n")
+    for part in ("The teacher was simulated", "offline/bank", "| geo | 1 | 0 |", "- ana: 1 rows, 1 rejected or edited", "## Limits"):
+        assert part in card
+    assert manifest["data"]["review"]["rates"][0]["reviewer"] == "ana"
+    assert "| human:ana | review | 1 |" in card
