@@ -32,9 +32,10 @@ _OPENINGS = (
     ("You judge answers to this task", "judge"),
     ("You compare two answers to this task", "compare"),
 )
-_RULE = re.compile(r"^- (\w+): (.*?) ?-> (.*)$")
+_RULE = re.compile(r"^- (\w+): (.*) -> (.*)$")
 _LABELS_HEAD = re.compile(r"^Values of (\w+):$")
 _LINE = re.compile(r"^([A-Z][a-z_ ]*): (.*)$")
+_GLUED = re.compile(r"(?<=[^\n])((?:Channel|Persona|Complexity|Difficulty|Kind of difficulty|Number of inputs|Facts that each input states[^:\n]*): )")
 _NOT_DIMENSIONS = frozenset({"Topic", "About", "Seed", "Number of inputs", "Neighbouring topics", "Kind of difficulty"})
 
 
@@ -68,7 +69,8 @@ def parse_rule(line: str) -> Rule | None:
     match = _RULE.match(line)
     if not match:
         return None
-    when = dict(_condition(part) for part in match.group(2).split(", ") if part.strip())
+    conditions = [] if match.group(2) == "always" else match.group(2).split(", ")
+    when = dict(_condition(part) for part in conditions)
     then = dict(part.split(": ", 1) for part in match.group(3).split(", "))
     return Rule(id=match.group(1), when=when, then=then)
 
@@ -131,7 +133,7 @@ def parse_order(text: str) -> Order:
     """The order of a writing prompt's user message. Raises UnreadablePrompt where the topic or number is missing."""
     fields: dict[str, str] = {}
     facts: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in _GLUED.sub(r"\n\1", text).splitlines():
         if line.startswith("Facts that each input states"):
             for part in line.split(": ", 1)[1].split("; "):
                 name, _, value = part.partition(" = ")
