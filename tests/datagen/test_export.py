@@ -13,7 +13,8 @@ from datagen.export import export
 from datagen.records import Verdict
 from datagen.review import Decision, apply
 
-WORDS = "amber birch cedar dune ember fjord grove heath inlet jetty knoll larch marsh north ocean plain quarry ridge stone tide".split()
+PLACES = "amber birch cedar dune ember fjord grove heath inlet jetty knoll larch marsh north ocean plain quarry ridge stone tide"
+WORDS = PLACES.split()
 
 
 @pytest.fixture
@@ -58,7 +59,8 @@ def test_parquet_files_have_trls_columns_and_every_accepted_row_once(bank, tmp_p
     manifest = export(store, tmp_path / "out", **given)
     sft = [row for part in ("train", "validation", "test") for row in read(tmp_path / "out" / "sft" / f"{part}.parquet")]
     assert {row["id"] for row in sft} == {e.id for e in store.accepted_examples()}
-    assert len(sft) == len({row["id"] for row in sft}) == sum(manifest["files"][f"sft/{p}.parquet"]["rows"] for p in ("train", "validation", "test"))
+    counted = sum(manifest["files"][f"sft/{part}.parquet"]["rows"] for part in ("train", "validation", "test"))
+    assert len(sft) == len({row["id"] for row in sft}) == counted
     assert list(sft[0]) == ["prompt", "completion", "id", "group_id", "topic", "generator", "label", "kind"]
     assert [message["role"] for message in sft[0]["prompt"] + sft[0]["completion"]] == ["system", "user", "assistant"]
     pairs = read(tmp_path / "out" / "preference" / "train.parquet")
@@ -96,7 +98,8 @@ def test_the_manifest_gives_each_files_rows_and_hash_and_the_facts_of_the_task(b
 
 
 @pytest.mark.parametrize(
-    ("reasoning", "begins"), [("none", '{"intent"'), ("think", '<think>\nStep one.\n</think>\n{"intent"'), ("plain", 'Step one.\n{"intent"')]
+    ("reasoning", "begins"),
+    [("none", '{"intent"'), ("think", '<think>\nStep one.\n</think>\n{"intent"'), ("plain", 'Step one.\n{"intent"')],
 )
 def test_reasoning_is_rendered_as_the_recipe_says_and_pairs_stay_bare(reasoning, begins, bank, tmp_path):
     store, given = bank()

@@ -224,7 +224,7 @@ def test_the_defect_rate_counts_rejected_and_edited_and_not_the_edits(reviewed, 
 
 def test_two_reviewers_have_a_rate_each_one_together_and_a_kappa(reviewed, bank_task):
     sample = draw_sample(reviewed, reviewer="ana", seed=1, n=4)
-    bad = dict(action="reject", reason="odd")
+    bad = {"action": "reject", "reason": "odd"}
     apply(reviewed, "ana", [decide(sample[0], **bad), decide(sample[1], **bad), decide(sample[2]), decide(sample[3])], bank_task)
     time.sleep(0.002)
     apply(reviewed, "bo", [decide(sample[0], **bad), decide(sample[1]), decide(sample[2]), decide(sample[3])], bank_task)
