@@ -1,0 +1,266 @@
+"""The command line: one subcommand per verb. The only place of `train` that prints or exits.
+
+Exit codes: 0 done; 1 done, but short of what was asked; 2 the user can mend it; 130 interrupted, nothing lost.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import rich.progress
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from train.config import TrainConfig, read_config
+from train.errors import ConfigError, TrainError
+
+# Everything that needs torch is imported inside the commands, so that --help answers at once.
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__)
+out = Console()
+talk = Console(stderr=True, highlight=False)
+
+RUNS = Path("runs")
+RecipeOption = typer.Option(None, "--recipe", help="The experiment, a YAML file; its `train:` section counts here.")
+StudentOption = typer.Option(None, "--student", help="Another student than the recipe's: a hub id or a folder.")
+DataOption = typer.Option(None, "--data", help="The exported data; data/<recipe name> when not given.")
+OutOption = typer.Option(None, "--out", help="The run's folder; runs/<time>-<name> when not given. An interrupted run there goes on.")
+RunOption = typer.Option(None, "--model", help="The run's folder; runs/latest when not given.")
+JsonOption = typer.Option(False, "--json", help="Print the result as JSON on standard output.")
+
+
+class Terminal:
+    """A train.watch.Progress on the terminal's error stream: a bar per stage."""
+
+    def __init__(self) -> None:
+        self.bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description:<16}"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TimeRemainingColumn(),
+            rich.progress.TextColumn("{task.fields[numbers]}"),
+            console=talk,
+        )
+        self.task: rich.progress.TaskID | None = None
+        self.numbers: dict[str, float] = {}
+
+    def __enter__(self) -> "Terminal":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def plan(self, title: str, facts: Mapping[str, str]) -> None:
+        """Print what will be done."""
+        table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+        for name, value in facts.items():
+            table.add_row(name, value)
+        talk.print(table)
+
+    def start(self, stage: str, total: int) -> None:
+        """Open a bar."""
+        self.numbers = {}
+        self.task = self.bar.add_task(stage, total=total, numbers="")
+
+    def advance(self, done: int, **numbers: float) -> None:
+        """Move the bar and refresh the figures beside it."""
+        self.numbers.update(numbers)
+        if self.task is not None:
+            text = "  ".join(f"{name} {value:.3f}" for name, value in self.numbers.items())
+            self.bar.update(self.task, completed=done, numbers=text)
+
+    def note(self, text: str) -> None:
+        """Print one line."""
+        talk.print(f"note: {text}", markup=False)
+
+
+@app.command("run")
+def run_all(
+    recipe: Path | None = RecipeOption, student: str | None = StudentOption, data: Path | None = DataOption,
+    run_dir: Path | None = OutOption, as_json: bool = JsonOption,
+) -> None:  # fmt: skip
+    """Tune the student: SFT, then DPO, then merge, evaluation and report."""
+    config = read_config(recipe, student=student, data=data)
+    where = _run(config, run_dir)
+    _show_evaluation(where, as_json)
+    if not as_json:
+        out.print(f"\nThe run is in {where}: report.html to read, merged/ to use, failures.parquet for the next round of data.", highlight=False)
+        out.print(f"Next: python -m train predict --model {where} --input prompts.jsonl --output answers.jsonl", highlight=False)
+
+
+@app.command()
+def sft(
+    recipe: Path | None = RecipeOption, student: str | None = StudentOption, data: Path | None = DataOption,
+    run_dir: Path | None = OutOption, as_json: bool = JsonOption,
+) -> None:  # fmt: skip
+    """Supervised fine-tuning alone, in a new or interrupted run."""
+    where = _run(read_config(recipe, student=student, data=data), run_dir, ("sft",))
+    _show_stage(where, "sft", as_json, f"Next: python -m train dpo --model {where}")
+
+
+@app.command()
+def dpo(run_dir: Path | None = RunOption, as_json: bool = JsonOption) -> None:
+    """Preference optimization of a run that has done SFT."""
+    where = _existing(run_dir, ("dpo",), again=False)
+    _show_stage(where, "dpo", as_json, f"Next: python -m train merge --model {where}")
+
+
+@app.command()
+def merge(run_dir: Path | None = RunOption, as_json: bool = JsonOption) -> None:
+    """Merge a run's adapter into its base, and check that it answers the same."""
+    where = _existing(run_dir, ("merge",), again=True)
+    _show_stage(where, "merge", as_json, f"Next: python -m train evaluate --model {where}")
+
+
+@app.command()
+def evaluate(
+    model: str | None = typer.Option(None, "--model", help="A run's folder (runs/latest when not given), or any model's with --set."),
+    sets: list[str] | None = typer.Option(None, "--set", help="NAME=FILE.jsonl to score a model on, instead of a run on its own sets."),
+    recipe: Path | None = RecipeOption, student: str | None = StudentOption, data: Path | None = DataOption,
+    target: Path | None = typer.Option(None, "--out", help="Where to write the evaluation of a model with --set."),
+    as_json: bool = JsonOption,
+) -> None:  # fmt: skip
+    """Evaluate base, SFT, DPO and merged of a run again; or, with --set, any model on a file."""
+    if not sets:
+        where = _existing(Path(model) if model else None, ("evaluate",), again=True)
+        _show_evaluation(where, as_json)
+        return
+    from train.dataset import Manifest
+    from train.evaluate import evaluate_model
+    from train.model import quiet
+    from train.run import config_of
+
+    quiet()
+    folder = Path(model) if model else RUNS / "latest"
+    config = read_config(recipe, student=student, data=data)
+    if (folder / "run.json").is_file():
+        config = config_of(folder).model_copy(update={"data": data} if data else {})
+        folder = folder / "merged"
+    files = dict(_set(text) for text in sets)
+    task = Manifest.read(config.data).task
+    name = str(folder) if folder.is_dir() or not model else model
+    with Terminal() as progress:
+        measures = evaluate_model(name, files, task, config, out=target, progress=progress)
+    _print_measures(measures, as_json)
+
+
+@app.command()
+def report(run_dir: Path | None = RunOption, as_json: bool = JsonOption) -> None:
+    """Write a run's report.html again."""
+    where = _existing(run_dir, ("report",), again=True)
+    if as_json:
+        _print_json({"report": str(where / "report.html")})
+    else:
+        out.print(f"Open {where / 'report.html'}", highlight=False)
+
+
+@app.command()
+def predict(
+    model: str = typer.Option(str(RUNS / "latest"), "--model", help="A run, a merged or adapter folder, or any student."),
+    source: Path = typer.Option(..., "--input", help='JSON lines of {"prompt": messages or text, ...}.'),
+    target: Path = typer.Option(..., "--output", help='Where to write them with "completion" added, in the same order.'),
+    max_new_tokens: int | None = typer.Option(None, "--max-new-tokens", min=1, help="As in the model's training when not given."),
+    batch_size: int = typer.Option(32, "--batch-size", min=1),
+    as_json: bool = JsonOption,
+) -> None:
+    """Answer prompts from a file, in batches, as the evaluation does."""
+    from train.model import quiet
+    from train.predict import predict as answer
+
+    quiet()
+    with Terminal() as progress:
+        count = answer(model, source, target, progress=progress, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    if as_json:
+        _print_json({"answers": count, "output": str(target)})
+    else:
+        out.print(f"{count:,} answers are in {target}", highlight=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a subcommand and exit by the house's codes."""
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except TrainError as error:
+        talk.print(f"error: {error}", style="red", markup=False)
+        code = 2
+    except typer.TyperException as error:
+        talk.print(f"error: {error.format_message()} See --help.", style="red", markup=False)
+        code = 2
+    except (KeyboardInterrupt, typer.Abort):
+        talk.print("Interrupted; nothing is lost. The same command goes on from the last checkpoint.")
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _run(config: TrainConfig, run_dir: Path | None, stages: tuple[str, ...] | None = None) -> Path:
+    talk.print(f"Training {config.student} on {config.data} ({config.name}). Loading the libraries takes some seconds.", highlight=False)
+    from train import run
+    from train.model import quiet
+
+    quiet()
+    with Terminal() as progress:
+        return run.run(config, now=datetime.now(UTC), progress=progress, stages=stages or run.STAGES, run_dir=run_dir)
+
+
+def _existing(run_dir: Path | None, stages: tuple[str, ...], *, again: bool) -> Path:
+    from train import run
+    from train.model import quiet
+
+    quiet()
+    where = run.find_run(run_dir, RUNS)
+    with Terminal() as progress:
+        return run.run(run.config_of(where), now=datetime.now(UTC), progress=progress, stages=stages, run_dir=where, again=again)
+
+
+def _set(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"--set {text}: write NAME=FILE.jsonl, such as --set mine=messages.jsonl.")
+    return name, Path(path)
+
+
+def _show_stage(where: Path, stage: str, as_json: bool, next_step: str) -> None:
+    from train.run import read_record
+
+    result = read_record(where)["stages"][stage]
+    if as_json:
+        _print_json({"run": str(where), stage: result})
+        return
+    for name, value in result.items():
+        if isinstance(value, int | float | str) and name != "done":
+            out.print(f"{name.replace('_', ' '):<24} {value}", highlight=False)
+    out.print(f"{next_step}", highlight=False)
+
+
+def _show_evaluation(where: Path, as_json: bool) -> None:
+    _print_measures(json.loads((where / "evaluation.json").read_text(encoding="utf-8")), as_json)
+
+
+def _print_measures(measures: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        _print_json(measures)
+        return
+    models = list(dict.fromkeys(line["model"] for line in measures))
+    table = Table(title="Evaluation, with 95 % intervals", title_justify="left")
+    for column in ("set", "metric", "n"):
+        table.add_column(column)
+    for name in models:
+        table.add_column(name, justify="right")
+    cells: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for line in measures:
+        if "/" not in line["metric"]:
+            cells.setdefault((line["set"], line["metric"]), {})[line["model"]] = line
+    for (name, metric), row in cells.items():
+        values = [f"{100 * m['value']:.1f} ({100 * m['low']:.0f}-{100 * m['high']:.0f})" if m else "" for m in map(row.get, models)]
+        table.add_row(name, metric, str(next(iter(row.values()))["n"]), *values)
+    out.print(table)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n")

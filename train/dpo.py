@@ -1,0 +1,213 @@
+"""Direct preference optimization on the SFT adapter (arXiv 2305.18290, TRL's DPOTrainer).
+
+    result = train_dpo(config, manifest, run_dir, progress=Silent())
+
+The reference is a frozen copy of the SFT adapter; its log-probabilities are computed once. The known danger is that the
+likelihood of the better answer falls together with the worse one's while margins look fine, so the default loss adds an
+SFT term (RPO, arXiv 2404.19733) and a guard watches the chosen answers: see `guard`.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from trl import DPOConfig, DPOTrainer
+
+from train import model, template
+from train.config import TrainConfig
+from train.dataset import Manifest, read_pairs, read_rows, take
+from train.errors import DataError
+from train.metrics import Measure
+from train.sft import build_arguments, context_of, finish, fit, known_options, minutes, save, scorer, steps_of, watch_tokens
+from train.template import Encoded, Source
+from train.watch import History, Progress, Watch, write_json
+
+# Mean log-probability per token of the chosen answers may fall this far below the reference's (nats): a fall to 82 %.
+COLLAPSE = 0.2
+# The task's metric on validation rows may fall this far below SFT's before the best point is kept instead: one point.
+TOLERANCE = 0.01
+
+
+class Trainer(DPOTrainer):
+    """TRL's trainer for pairs that arrive tokenised: it would tokenise again, and cut the stop token's surroundings."""
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        return dataset
+
+
+def train_dpo(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progress: Progress) -> dict[str, Any]:
+    """Train on preference pairs from run_dir/sft, leave the result in run_dir/dpo, and return the record for run.json.
+
+    Raises ConfigError, DataError, ModelError or TemplateError before the first step.
+    """
+    started = time.monotonic()
+    options = config.dpo_options
+    known_options("train.dpo", options, DPOConfig)
+    pairs = read_pairs(manifest.path("preference/train.parquet"))
+    if not pairs:
+        raise DataError(f"{manifest.directory / 'preference/train.parquet'}: has no pairs. Set train.dpo: null to skip DPO.")
+    net, tokenizer = load_policy(config, run_dir)
+    described = template.adapt(tokenizer, config.student)
+    limit = min(config.max_length, context_of(net))
+    chosen_sources = [Source(pair.id, pair.prompt, pair.chosen) for pair in pairs]
+    rejected_sources = [Source(pair.id, pair.prompt, pair.rejected) for pair in pairs]
+    chosen = template.encode(tokenizer, described, chosen_sources, limit)
+    rejected = template.encode(tokenizer, described, rejected_sources, limit)
+    stops = model.stop_ids(net)
+    proof = template.prove(tokenizer, described, chosen_sources, chosen.rows, stops, seed=config.seed)
+    template.prove(tokenizer, described, rejected_sources, rejected.rows, stops, seed=config.seed)
+    rows, mismatched = align(chosen.rows, rejected.rows)
+    dropped = {f"{side}: {reason}": ids for side, e in (("chosen", chosen), ("rejected", rejected)) for reason, ids in e.dropped.items()}
+    if mismatched:
+        dropped["chosen and rejected are the same"] = mismatched
+    if not rows:
+        raise DataError(f"{manifest.directory / 'preference/train.parquet'}: no pair can be used: {dropped}")
+    write_json(run_dir / "template_proof.json", {**_read_proof(run_dir), "preference": proof})
+
+    share = model.share(net)
+    folder = run_dir / "work" / "dpo"
+    options = {**options, "precompute_ref_log_probs": True}
+    arguments = build_arguments("train.dpo", DPOConfig, config, options, folder, len(rows), share.total)
+    steps = steps_of(arguments, len(rows))
+    tokens = sum(2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows)
+    # One more forward pass over all pairs gives the reference's log-probabilities.
+    forecast = minutes(tokens * (arguments.num_train_epochs + 0.5), share, config.method)
+    progress.plan(
+        "Direct preference optimization",
+        {
+            "pairs": f"{len(rows):,} ({len(pairs) - len(rows):,} left out)",
+            "loss": " + ".join(f"{w:g} {name}" for name, w in zip(arguments.loss_type, arguments.loss_weights or [1.0] * 9, strict=False)),
+            "tokens per epoch": f"{tokens:,}",
+            "steps": f"{steps:,}, {arguments.num_train_epochs:g} epochs, beta {arguments.beta:g}",
+            "forecast": f"about {forecast:.1f} min, evaluation apart",
+        },
+    )
+    validation = []
+    if manifest.count("sft/validation.parquet"):
+        validation = take(read_rows(manifest.path("sft/validation.parquet")), config.evaluation.validation_rows, config.seed)
+    history = History(run_dir / "history.json")
+    score = scorer(net, tokenizer, validation, manifest, config)
+    start = sft_score(history, score)
+    trainer = Trainer(model=net, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    length = sum(len(row["chosen_ids"]) for row in rows) / len(rows)
+    watch = Watch(
+        "dpo",
+        folder,
+        history,
+        progress,
+        points=max(1, config.evaluation.points // 2),
+        tokens_per_epoch=tokens,
+        score=score,
+        keep=lambda path: save(net, path),
+        stop=lambda numbers: guard(numbers, arguments.beta, length),
+    )
+    seconds = fit(trainer, watch, folder)
+    kept, why = choose(start, watch)
+    if kept == "last":
+        save(net, folder / "chosen")
+    elif kept == "best":
+        shutil.copytree(folder / "best", folder / "chosen")
+    else:
+        shutil.copytree(run_dir / "sft", folder / "chosen", dirs_exist_ok=True)
+    if why:
+        progress.note(why)
+    finish(folder / "chosen", run_dir / "dpo", tokenizer)
+    shutil.rmtree(folder)
+    return {
+        "pairs": len(rows),
+        "pairs_dropped": len(pairs) - len(rows),
+        "dropped": dropped,
+        "steps": trainer.state.global_step,
+        "tokens_per_second": round(watch_tokens(history, "dpo") / seconds) if seconds else None,
+        "kept": kept,
+        "guard": why,
+        "sft_score": start.value if start else None,
+        "last_score": watch.last.value if watch.last else None,
+        "best": watch.best._asdict() if watch.best else None,
+        "train_seconds": round(seconds, 1),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def load_policy(config: TrainConfig, run_dir: Path) -> model.Student:
+    """Load what SFT left, trainable: the adapter on its base, or the whole model."""
+    if config.method == "full":
+        return model.load_student(str(run_dir / "sft"), config)
+    net, tokenizer = model.load_student(config.student, config, adapter=run_dir / "sft")
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    net.peft_config["default"].inference_mode = False
+    net.peft_config["default"].base_model_name_or_path = config.student
+    return model.Student(net, tokenizer)
+
+
+def align(chosen: list[Encoded], rejected: list[Encoded]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Join both sides of each pair by id into TRL's columns; name the pairs whose sides are the same."""
+    worse = {row.id: row for row in rejected}
+    rows, same = [], []
+    for better in chosen:
+        other = worse.get(better.id)
+        if other is None:
+            continue
+        if other.ids == better.ids:
+            same.append(better.id)
+            continue
+        rows.append(
+            {
+                "prompt_ids": better.ids[: better.prompt_length],
+                "chosen_ids": better.ids[better.prompt_length :],
+                "rejected_ids": other.ids[other.prompt_length :],
+            }
+        )
+    return rows, same
+
+
+def guard(numbers: Mapping[str, float], beta: float, length: float) -> str | None:
+    """Say that the likelihood of chosen answers has collapsed, from a log line, or return None.
+
+    The reward of a chosen answer is beta * (log p - log p of the reference); `length` is the mean number of its tokens.
+    """
+    fall = -numbers.get("chosen_reward", 0.0) / beta / length
+    if fall <= COLLAPSE:
+        return None
+    return f"chosen answers lost {fall:.2f} nats per token against the SFT student (bound {COLLAPSE}): stopped"
+
+
+def choose(start: Measure | None, watch: Watch) -> tuple[str, str | None]:
+    """Return which weights to keep, "last", "best" or "sft", and why if not the last.
+
+    DPO is meant to change behaviour that the task's metric may not see, so the last weights are kept unless likelihood
+    collapsed or the metric fell by more than TOLERANCE; then the best point counts, the SFT student among them.
+    """
+    reason = watch.stopped
+    if start is None or watch.last is None:
+        return ("sft", f"{reason}; kept the SFT weights") if reason else ("last", None)
+    fell = start.value - watch.last.value
+    if not reason and fell <= TOLERANCE:
+        return "last", None
+    reason = reason or f"{watch.last.metric} fell by {100 * fell:.1f} points below SFT's"
+    if watch.best is None or watch.best.value < start.value:
+        return "sft", f"{reason}; kept the SFT weights ({start.metric} {start.value:.3f})"
+    return "best", f"{reason}; kept step {watch.best.step} ({start.metric} {watch.best.value:.3f})"
+
+
+def sft_score(history: History, score: Any) -> Measure | None:
+    """Measure the student before DPO, on the same rows; kept in the history as step 0 for a resumed run."""
+    if score is None:
+        return None
+    for line in history.lines:
+        if line["stage"] == "dpo" and line["step"] == 0:
+            return Measure(line["metric"], line["value"], line["low"], line["high"], line["n"])
+    measure: Measure = score()
+    history.add("dpo", 0, 0, **measure._asdict())
+    return measure
+
+
+def _read_proof(run_dir: Path) -> dict[str, Any]:
+    path = run_dir / "template_proof.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+

@@ -1,0 +1,188 @@
+"""The story of a training run: SFT, then DPO, then merge, then evaluation and report.
+
+    run_dir = run(config, now=datetime.now(UTC), progress=Silent())
+
+A run lives in runs/<UTC time>-<name>/, and runs/latest points at the last. run.json is its record; a stage that is done
+there is not done again, so an interrupted run goes on where it was when the same command is given again.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from train.config import TrainConfig
+from train.dataset import Manifest
+from train.errors import ConfigError, DataError, TrainError
+from train.watch import Progress, write_json
+
+STAGES = ("sft", "dpo", "merge", "evaluate", "report")
+LIBRARIES = "torch transformers trl peft accelerate datasets bitsandbytes tokenizers".split()
+DISK = 500_000_000
+
+
+def run(
+    config: TrainConfig,
+    *,
+    now: datetime,
+    progress: Progress,
+    stages: tuple[str, ...] = STAGES,
+    run_dir: Path | None = None,
+    again: bool = False,
+) -> Path:
+    """Run the stages that are not done yet (or all of them `again`) and return the run's folder.
+
+    A `run_dir` with a run in it goes on, if it has the same settings and data. Without `run_dir`, the last run goes on if
+    it was interrupted; else a new one begins. Raises a TrainError, whose message says what to do.
+    """
+    manifest = Manifest.read(config.data)
+    if run_dir is None:
+        run_dir = resumable(config, manifest) or new_run(config, manifest, now)
+    elif not (run_dir / "run.json").is_file():
+        run_dir = new_run(config, manifest, now, run_dir)
+    record = read_record(run_dir)
+    if record["config_sha256"] != fingerprint(config) or record["manifest_sha256"] != manifest.sha256:
+        raise ConfigError(f"{run_dir}: a run with other settings or other data is here. Set --out to a new folder, or leave it out.")
+    for stage in stages:
+        if record["stages"].get(stage, {}).get("done") and not again:
+            continue
+        result = perform(stage, config, manifest, run_dir, progress)
+        record["stages"][stage] = {**result, "done": True}
+        write_json(run_dir / "run.json", record)
+    if all(record["stages"].get(stage, {}).get("done") for stage in STAGES):
+        record["status"] = "done"
+        write_json(run_dir / "run.json", record)
+    return run_dir
+
+
+def perform(stage: str, config: TrainConfig, manifest: Manifest, run_dir: Path, progress: Progress) -> dict[str, Any]:
+    """Do one stage; return its record."""
+    # Imported here: each brings torch, and the command line should answer --help without it.
+    if stage == "sft":
+        from train.sft import train_sft
+
+        return train_sft(config, manifest, run_dir, progress=progress)
+    if stage == "dpo":
+        from train.dpo import train_dpo
+
+        if not (run_dir / "sft").is_dir():
+            raise DataError(f"{run_dir}: DPO starts from an SFT result, and sft/ is missing. Run `python -m train sft` first.")
+        if config.dpo is None or not manifest.count("preference/train.parquet"):
+            why = "train.dpo is null" if config.dpo is None else "the data has no preference pairs"
+            progress.note(f"DPO skipped: {why}")
+            return {"skipped": why}
+        return train_dpo(config, manifest, run_dir, progress=progress)
+    if stage == "merge":
+        from train.merge import merge_run
+
+        return merge_run(config, manifest, run_dir)
+    if stage == "evaluate":
+        from train.evaluate import evaluate_run
+
+        return {"measures": len(evaluate_run(run_dir, config, manifest, progress=progress))}
+    from train.report import write_report
+
+    return {"path": str(write_report(run_dir))}
+
+
+def new_run(config: TrainConfig, manifest: Manifest, now: datetime, run_dir: Path | None = None) -> Path:
+    """Make a run's folder with its record, and point runs/latest at it. Raises ConfigError on a full disk."""
+    if run_dir is None:
+        base = f"{now:%Y%m%d-%H%M%S}-{config.name}"
+        names = [base, *(f"{base}-{n}" for n in range(2, 100))]
+        run_dir = next(config.out / name for name in names if not (config.out / name).exists())
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(run_dir).free
+    except OSError as error:
+        raise ConfigError(f"{run_dir}: cannot be written: {error}. Set --out DIR.") from error
+    if free < DISK:
+        raise ConfigError(f"{run_dir}: {free // 1_000_000} MB free, a run needs {DISK // 1_000_000} at least. Free some, or set --out.")
+    write_json(
+        run_dir / "run.json",
+        {
+            "id": run_dir.name,
+            "name": config.name,
+            "created": now.isoformat(timespec="seconds"),
+            "status": "running",
+            "student": config.student,
+            "method": config.method,
+            "seed": config.seed,
+            "data": str(config.data),
+            "manifest_sha256": manifest.sha256,
+            "config": config.model_dump(mode="json"),
+            "config_sha256": fingerprint(config),
+            "versions": versions(),
+            "stages": {},
+        },
+    )
+    if run_dir.resolve().parent == config.out.resolve():
+        point_latest(config.out, run_dir)
+    return run_dir
+
+
+def resumable(config: TrainConfig, manifest: Manifest) -> Path | None:
+    """Return the last run if it was interrupted and was this one: same settings, same data."""
+    latest = config.out / "latest"
+    if not (latest / "run.json").is_file():
+        return None
+    record = read_record(latest)
+    same = record["config_sha256"] == fingerprint(config) and record["manifest_sha256"] == manifest.sha256
+    return config.out / latest.resolve().name if same and record["status"] == "running" else None
+
+
+def fingerprint(config: TrainConfig) -> str:
+    """Hash what decides the result: not where it is written."""
+    values = config.model_dump(mode="json", exclude={"out", "data"})
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def read_record(run_dir: Path) -> dict[str, Any]:
+    """Read run.json. Raises DataError when the folder is not a run."""
+    path = run_dir / "run.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not there or not readable: {run_dir} is not a training run. Runs are in runs/.") from error
+
+
+def config_of(run_dir: Path) -> TrainConfig:
+    """Return the settings that a run was made with."""
+    try:
+        return TrainConfig.model_validate(read_record(run_dir)["config"])
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{run_dir / 'run.json'}: its settings are not of this version: {error}. Train again.") from error
+
+
+def find_run(path: Path | None, out: Path) -> Path:
+    """Return the run to work on: the one given, or the last. Raises DataError when there is none."""
+    run_dir = path or out / "latest"
+    read_record(run_dir)
+    return run_dir.resolve()
+
+
+def point_latest(out: Path, run_dir: Path) -> None:
+    """Let runs/latest point at a run."""
+    fresh = out / ".latest"
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(run_dir.name)
+    try:
+        os.replace(fresh, out / "latest")
+    except OSError as error:
+        raise TrainError(f"{out / 'latest'}: is in the way and not a link ({error}). Move it, and run again.") from error
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
