@@ -14,7 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -28,9 +27,10 @@ from datagen.records import EvaluationSet, PlanItem, Task
 from datagen.store import Store
 from datagen.taxonomy import Taxonomy, load_taxonomy
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, help=__doc__)
-out = Console()
-talk = Console(stderr=True, highlight=False)
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__)
+# rich takes a pipe for 80 columns wide and would cut names
+out = Console(width=None if sys.stdout.isatty() else 140)
+talk = Console(stderr=True, highlight=False, soft_wrap=True)
 
 RecipeOption = typer.Option(Path("recipes/banking.yaml"), "--recipe", help="The experiment, a YAML file.")
 StoreOption = typer.Option(None, "--store", help="The DuckDB file; data/<recipe name>.duckdb when not given.")
@@ -405,12 +405,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         code = app(args=arguments, standalone_mode=False)
     except RetortError as error:
-        talk.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        talk.print(f"error: {error}", style="red", markup=False)
         code = 2
-    except click.ClickException as error:
-        error.show()
+    except typer.TyperException as error:
+        talk.print(f"error: {error.format_message()} See --help.", style="red", markup=False)
         code = 2
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         talk.print("Interrupted; nothing is lost. The same command goes on from here.")
         code = 130
     sys.exit(code if isinstance(code, int) else 0)

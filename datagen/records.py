@@ -7,6 +7,7 @@ in every run. No local imports: everything else may know the records, they know 
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
@@ -110,8 +111,9 @@ class Request(Record):
     params: Mapping[str, Any]
     sample: str
 
-    @property
+    @cached_property
     def id(self) -> str:
+        """Hash of model, messages, params and sample."""
         return content_hash([self.model, [m.model_dump() for m in self.messages], dict(self.params), self.sample])
 
 
@@ -155,7 +157,7 @@ class Example(Record):
     parent: str | None = None
 
     @computed_field  # type: ignore[prop-decorator]
-    @property
+    @cached_property
     def id(self) -> str:
         """Hash of what a student would learn from, within its item."""
         return content_hash(

@@ -8,8 +8,8 @@ from rich.bar import Bar
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
-from scipy.stats import binomtest
 
+from datagen.review import exact_interval
 from datagen.store import Store
 
 
@@ -17,6 +17,8 @@ def share_interval(count: int, of: int) -> tuple[float, float]:
     """The 95 % Wilson interval of a share (Wilson 1927), as scipy computes it; (0, 1) of nothing."""
     if not of:
         return 0.0, 1.0
+    from scipy.stats import binomtest  # a second of import that other commands need not pay
+
     interval = binomtest(count, of).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -28,8 +30,8 @@ def summarize(store: Store) -> dict[str, Any]:
         "FROM decisions"
     )[0]
     reasons = store.query(
-        "SELECT decided_by AS by, coalesce(split_part(reason, ':', 1), '') AS reason, count(*) AS count "
-        "FROM rejected GROUP BY ALL ORDER BY count DESC, by, reason"
+        "SELECT decided_by AS \"by\", coalesce(split_part(reason, ':', 1), '') AS reason, count(*) AS count "
+        "FROM rejected GROUP BY ALL ORDER BY count(*) DESC, decided_by, 2"
     )
     generators = store.query(
         "SELECT generator, sum(target)::BIGINT AS target, sum(examples)::BIGINT AS examples, sum(accepted)::BIGINT AS accepted, "
@@ -43,12 +45,11 @@ def summarize(store: Store) -> dict[str, Any]:
         row["low"], row["high"] = share_interval(min(row["accepted"], row["target"]), row["target"])
     costs = store.query("SELECT * FROM costs")
     people = store.query(
-        "SELECT decided_by AS by, count(DISTINCT example_id) AS reviewed, count(DISTINCT example_id) FILTER (NOT keep) AS defects "
-        "FROM verdicts WHERE decided_by LIKE 'human:%' GROUP BY ALL ORDER BY by"
+        "SELECT decided_by AS \"by\", count(DISTINCT example_id) AS reviewed, count(DISTINCT example_id) FILTER (NOT keep) AS defects "
+        "FROM verdicts WHERE decided_by LIKE 'human:%' GROUP BY ALL ORDER BY decided_by"
     )
     for row in people:
-        interval = binomtest(row["defects"], row["reviewed"]).proportion_ci(method="exact")
-        row["low"], row["high"] = float(interval.low), float(interval.high)
+        row["low"], row["high"] = exact_interval(row["defects"], row["reviewed"])
     return {
         **counts,
         "reasons": reasons,

@@ -52,15 +52,17 @@ CREATE OR REPLACE VIEW decisions AS
     WITH people AS (
         SELECT example_id, arg_max(keep, created_at) AS keep, arg_max(decided_by, created_at) AS decided_by, arg_max(reason, created_at) AS reason
         FROM verdicts WHERE decided_by LIKE 'human:%' GROUP BY example_id),
+    drops AS (
+        SELECT example_id, list({'by': decided_by, 'reason': reason} ORDER BY decided_by = 'filter:judge', decided_by) AS reasons
+        FROM verdicts WHERE decided_by LIKE 'filter:%' AND NOT keep GROUP BY example_id),
     filters AS (
-        SELECT example_id, bool_and(keep) AS keep,
-               coalesce(min(decided_by) FILTER (NOT keep), 'filters') AS decided_by, min(reason) FILTER (NOT keep) AS reason
-        FROM verdicts WHERE decided_by LIKE 'filter:%' GROUP BY example_id)
+        SELECT example_id, bool_and(keep) AS keep, any_value(reasons[1].by) AS decided_by, any_value(reasons[1].reason) AS reason
+        FROM verdicts LEFT JOIN drops USING (example_id) WHERE decided_by LIKE 'filter:%' GROUP BY example_id)
     SELECT e.id AS example_id, coalesce(p.keep, f.keep, false) AS keep,
-           coalesce(p.decided_by, f.decided_by, 'not curated yet') AS decided_by, CASE WHEN p.example_id IS NULL THEN f.reason ELSE p.reason END AS reason
+           coalesce(p.decided_by, f.decided_by, CASE WHEN f.keep THEN 'filters' ELSE 'not curated yet' END) AS decided_by, CASE WHEN p.example_id IS NULL THEN f.reason ELSE p.reason END AS reason
     FROM current_examples e
     LEFT JOIN people p ON p.example_id = e.id LEFT JOIN filters f ON f.example_id = e.id;
-COMMENT ON VIEW decisions IS 'The last word on every current example: a person''s latest verdict, or else that of the filters.';
+COMMENT ON VIEW decisions IS 'The last word on every current example: a person''s latest verdict, or else that of the filters (of several that drop it, the judge speaks last).';
 
 CREATE OR REPLACE VIEW accepted AS
     SELECT e.*, d.decided_by, coalesce(g.group_id, e.id) AS group_id,

@@ -5,10 +5,12 @@ whose cost nobody can tell is not run.
 """
 
 import asyncio
+import atexit
 import gc
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +32,19 @@ class FatalTeacherError(TeacherError):
     """Every call would fail alike: a wrong key, an unknown model."""
 
 
+@cache
 def _litellm() -> Any:
-    """litellm, imported late (it takes seconds) and kept from fetching its price map or printing advice."""
+    """litellm, imported on first use (it takes seconds; a rerun that asks nothing does without), kept from fetching its
+    price map and from printing advice."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     os.environ.setdefault("LITELLM_LOG", "ERROR")
     import litellm
 
     litellm.suppress_debug_info = True
     litellm.drop_params = True
+    gc.collect()
+    atexit.register(gc.unfreeze)  # or DuckDB's bindings complain of leaks at exit
+    gc.freeze()  # litellm leaves 3,000 modules of objects; scanning them was measured at 7 % of each call
     return litellm
 
 
@@ -47,18 +54,13 @@ class Teacher:
     def __init__(
         self, roles: Mapping[str, ModelConfig], *, concurrency: int, retries: int, on_failure: OnFailure, side_file: Path | None = None
     ) -> None:
-        self._litellm = _litellm()
         self._roles = roles
         self._retries = retries
         self._on_failure = on_failure
         self._gate = asyncio.Semaphore(concurrency)
         self.prices = {role: self._price(role, config) for role, config in roles.items()}
-        if any(config.model.startswith(OFFLINE) for config in roles.values()):
-            from datagen import offline
-
-            offline.register(side_file)
-        gc.collect()
-        gc.freeze()  # litellm leaves 3,000 modules of garbage-collected objects; scanning them costs 7 % of each call
+        self._side_file = side_file
+        self._offline_ready = False
 
     def _price(self, role: str, config: ModelConfig) -> tuple[float, float, float]:
         """US dollars per input, cached input and output token."""
@@ -66,18 +68,18 @@ class Teacher:
             return 0.0, 0.0, 0.0
         where = f"teachers.{role}"
         try:
-            _, provider, _, _ = self._litellm.get_llm_provider(config.model, api_base=config.params.get("api_base"))
+            _, provider, _, _ = _litellm().get_llm_provider(config.model, api_base=config.params.get("api_base"))
         except Exception as error:  # litellm raises its BadRequestError for a provider it does not know
             raise ConfigError(
                 f"{where}.model is {config.model!r}: no provider of that name is known. Write provider/model, for example openai/gpt-4o."
             ) from error
-        missing = self._litellm.validate_environment(config.model)["missing_keys"]
+        missing = _litellm().validate_environment(config.model)["missing_keys"]
         if missing and "api_key" not in config.params and "api_base" not in config.params:
             raise ConfigError(f"{where}.model is {config.model!r}: {provider} needs {' and '.join(missing)} in the environment. Set it and run again.")
         if config.price is not None:
             return config.price.input_per_million / 1e6, config.price.input_per_million / 1e6, config.price.output_per_million / 1e6
         try:
-            info = self._litellm.get_model_info(config.model)
+            info = _litellm().get_model_info(config.model)
         except Exception as error:
             raise ConfigError(
                 f"{where}.model is {config.model!r}, whose price is not known. "
@@ -125,7 +127,12 @@ class Teacher:
 
     async def _call(self, request: Request) -> Any:
         config = self._roles[request.role]
-        return await self._litellm.acompletion(
+        if request.model.startswith(OFFLINE) and not self._offline_ready:
+            from datagen import offline
+
+            offline.register(self._side_file)
+            self._offline_ready = True
+        return await _litellm().acompletion(
             model=request.model,
             messages=[message.model_dump() for message in request.messages],
             timeout=config.timeout_s,
