@@ -208,7 +208,7 @@ NOT_BANKING = """
     (play|put on) (some music|my playlist|the radio|jazz|the news|a song by the Beatles)
     (are you|who are you, are you|am I talking to) (a robot|a human|an AI|real|a computer)?
     (what's|tell me) your (name|favourite colour|age|favourite film|star sign)?
-    (what's|any) (the news today|news|new on Netflix|on television tonight|the meaning of life|happening in the world)?
+    (what's|what is) (the news today|in the news|new on Netflix|on television tonight|the meaning of life|happening in the world)?
     (my girlfriend|my boyfriend|my neighbour|my boss|my sister) (left me|is angry with me|is too loud|hates me|forgot my birthday)[, what should I do]?
     (when|how often) (should I|do I) (water my plants|walk my dog|feed my cat|change the oil|prune roses)?
     (should I|is it healthy to) (go vegan|drink coffee every day|run in the rain|buy a cat|skip breakfast|cut my hair)?

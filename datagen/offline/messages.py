@@ -134,6 +134,11 @@ _PERSONA = {
         ("This is urgent for our business.", "Our accountant is asking.", "Please treat it as a business matter."),
     ),
 }  # fmt: skip
+# What people say beside their request; a reader may pass over it.
+ASIDES = (
+    *_OPENERS, *_CLOSERS, *_GREETINGS, *_FAREWELLS, *_MAIL_TAILS, "Sorry for my English.", "Please to help.", "Thank you very much.",
+    *(phrase for before, after in _PERSONA.values() for phrase in (*before, *after)),
+)  # fmt: skip
 _KEYS = {"a": "s", "e": "r", "i": "o", "o": "p", "t": "y", "n": "m", "s": "d", "r": "t", "c": "v", "l": "k", "u": "i", "h": "j"}
 _SMALL = frozenset("the a an my to is in for on of at it do has have i was been and".split())
 
@@ -248,7 +253,7 @@ def write(leaf: str, dimensions: Mapping[str, str], facts: Mapping[str, str], rn
     else:
         text = sentence(leaf, rng, bare=complexity == "missing_information", indirect=dimensions.get("difficulty") == "indirect")
     if complexity == "two_requests" and leaf in LEAVES:
-        text = f"{end(text, rng, 1.0)} {_join(rng.choice(CONNECTORS), _second(leaf, rng))}"
+        text = f"{end(text, rng, 1.0)} {_join(wrap(rng.choice(CONNECTORS)), _second(leaf, rng))}"
     return unwrap(dress(text, dimensions, rng))
 
 
@@ -306,7 +311,7 @@ def write_adversarial(leaf: str, kind: str, dimensions: Mapping[str, str], rng: 
     text = sentence(leaf, rng)
     label = LABELS[leaf]
     if kind == "two_intents":
-        text = f"{end(text, rng, 1.0)} {_join(rng.choice(CONNECTORS), _second(leaf, rng))}"
+        text = f"{end(text, rng, 1.0)} {_join(wrap(rng.choice(CONNECTORS)), _second(leaf, rng))}"
     elif kind == "negation":
         other = rng.choice([other for other in _DENIED if other != label])
         text = _join(rng.choice(_DENIALS).format(rng.choice(_DENIED[other])), text)

@@ -1,20 +1,23 @@
 """Reading: which intent a message has, by a linear reader that learns the grammar's own sentences at first use.
 
-An averaged perceptron (Collins 2002) over words, word pairs and word beginnings. It learns from messages drawn with a fixed
-seed, so every process reads alike. What does not count in a message (denials, instructions, baits, a second request)
+A logistic regression over words and word pairs. It learns from messages drawn with a fixed seed, so every process reads alike. What does not count in a message (denials, instructions, baits, a second request)
 is cut off first.
 """
 
 import random
 import re
+from collections.abc import Iterator
 from functools import cache, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from datagen.offline.messages import ABSTAIN, ADVERSARIAL_KINDS, FAR, LABELS, LEAVES, OTHER, write, write_adversarial
+from datagen.offline.elsewhere import NOT_BANKING, OTHER_BANKING
+from datagen.offline.knowledge import CURRENCIES, MERCHANTS, PLACES
+from datagen.offline.grammar import unwrap
+from datagen.offline.messages import ABSTAIN, ASIDES, FAR, LABELS, LEAVES, OTHER, sentence, write, write_adversarial
+from datagen.offline.sentences import PARTS, SENTENCES
 
 NAMES = tuple(sorted(set(LABELS.values())))
-_DRAWN = 9_000
-_EPOCHS = 4
+_EPOCHS, _BATCH, _RATE = 7, 512, 0.03
 _WORD = re.compile(r"[a-z']+|[£$€]|\d+")
 _GREETING = frozenset(
     "hi hello hey there good morning afternoon evening day ok okay test hmm thanks thank you anyone yo cheers ta bye dear bank is anybody all um yes no oh "
@@ -51,70 +54,118 @@ def core(text: str) -> str:
     kept = [s for s in _SENTENCE.split(text) if not _TRICK.search(s)]
     cut = _DENIAL.sub("", " ".join(kept)) if kept else text
     second = _SECOND.search(cut)
-    if second and len(cut[: second.start()].split()) > 3:
+    if second and (len(cut[: second.start()].split()) > 3 or cut[: second.start()].rstrip()[-1:] in tuple(".?!")):
         cut = cut[: second.start()]
     return cut if len(cut.split()) > 1 else " ".join(kept) or text
 
 
-def _features(text: str) -> list[str]:
-    words = ["#" if w.isdigit() else w.replace("'", "") for w in _WORD.findall(text.lower().replace("’", "'"))][:60]
-    features = ["^" + " ".join(words[:2]), *words]
-    features += [a + " " + b for a, b in zip(words, words[1:], strict=False)]
-    features += [a + "_" + b for a, b in zip(words, words[2:], strict=False)]
-    features += ["~" + w[:4] for w in words if len(w) > 4]
-    return features
-
-
-def _training_messages(rng: random.Random) -> list[tuple[list[str], int]]:
-    values = {
-        "channel": ("chat",) * 6 + ("email", "voice"),
-        "persona": ("ordinary",) * 5 + ("new", "angry", "elderly", "non_native", "business"),
-        "difficulty": ("plain",) * 4 + ("indirect", "indirect", "typos"),
-        "complexity": ("one_request",) * 5 + ("missing_information",),
-    }
-    plan = [LEAVES[i % len(LEAVES)] for i in range(int(_DRAWN * 0.68))]
-    plan += [OTHER] * int(_DRAWN * 0.2) + [FAR] * int(_DRAWN * 0.08)
-    drawn = []
-    for leaf in plan:
-        dimensions = {name: rng.choice(choice) for name, choice in values.items()}
-        drawn.append((_features(core(write(leaf, dimensions, {}, rng))), NAMES.index(LABELS[leaf])))
-    hard = [kind for kind in ADVERSARIAL_KINDS if kind not in ("near_miss", "out_of_scope", "empty")]
-    for i in range(int(_DRAWN * 0.04)):
-        leaf = LEAVES[i % len(LEAVES)]
-        text = write_adversarial(leaf, hard[i % len(hard)], {}, rng)
-        drawn.append((_features(core(text)), NAMES.index(LABELS[leaf])))
-    return drawn
+@cache
+def _vocabulary() -> frozenset[str]:
+    """Every word of the grammar."""
+    lines = [*PARTS.values(), *SENTENCES.values(), *(text for _, text in OTHER_BANKING.values()), NOT_BANKING, *MERCHANTS, *PLACES, *CURRENCIES]
+    bare = re.sub(r"<\w+>|\{\w+\}", " ", " ".join(lines).lower().replace("'", ""))
+    return frozenset(re.findall(r"[a-z]+", bare)) | frozenset(word for phrase in ASIDES for word in _words(phrase))
 
 
 @cache
-def _weights() -> dict[str, list[float]]:
-    """Averaged weights by feature, one number per label; takes some two seconds, once in a process."""
+def _by_deletion() -> dict[str, str]:
+    """From a word less one letter to the word (Damerau distance 1 by deletions on both sides, as in SymSpell)."""
+    index: dict[str, str] = {}
+    for word in sorted((w for w in _vocabulary() if len(w) > 3), reverse=True):
+        for i in range(len(word)):
+            index[word[:i] + word[i + 1 :]] = word
+        index[word] = word
+    return index
+
+
+@lru_cache(maxsize=65536)
+def _repaired(word: str) -> str:
+    """A word of the grammar for a mistyped one."""
+    if len(word) < 4 or word in _vocabulary():
+        return word
+    index = _by_deletion()
+    if word in index:
+        return index[word]
+    shorter = (index.get(word[:i] + word[i + 1 :]) for i in range(len(word)))
+    return next((found for found in shorter if found), word)
+
+
+def _words(text: str) -> list[str]:
+    return ["#" if w.isdigit() else w.replace("'", "") for w in _WORD.findall(text.lower().replace("’", "'"))]
+
+
+@cache
+def _asides() -> re.Pattern[str]:
+    phrases = sorted({" ".join(_words(phrase)) for phrase in ASIDES}, key=lambda phrase: (-len(phrase), phrase))
+    return re.compile(r"\b(?:" + "|".join(phrase for phrase in phrases if " " in phrase) + r"|um|uh|er|erm|you know|i mean)\b")
+
+
+def _features(text: str) -> list[str]:
+    """Words, pairs and pairs with a gap, mistakes repaired, without greetings, sighs and thanks."""
+    said = " ".join([_repaired(word) for word in _words(text)[:80]])
+    words = _asides().sub("", said).split() or said.split()
+    features = ["^" + " ".join(words[:2]), *words]
+    features += [a + " " + b for a, b in zip(words, words[1:], strict=False)]
+    features += [a + "_" + b for a, b in zip(words, words[2:], strict=False)]
+    return features
+
+
+def _lessons(rng: random.Random) -> Iterator[tuple[str, str]]:
+    """Messages and their labels to learn from: mostly bare sentences, some dressed, some with tricks."""
+    values = {"channel": ("chat", "email", "voice"), "persona": ("ordinary", "non_native"), "difficulty": ("plain", "plain", "typos")}
+    for leaf, share in (*((leaf, 700) for leaf in LEAVES), (OTHER, 3000), (FAR, 1100)):
+        for i in range(share):
+            if i % 3:
+                yield unwrap(sentence(leaf, rng, bare=i % 4 == 0)), LABELS[leaf]
+            else:
+                yield write(leaf, {name: rng.choice(choice) for name, choice in values.items()}, {}, rng), LABELS[leaf]
+    for kind in ("negation", "prompt_injection", "credential_bait", "noise"):
+        for leaf in LEAVES * 7:
+            yield write_adversarial(leaf, kind, {}, rng), LABELS[leaf]
+
+
+class Mind(NamedTuple):
+    """What was learnt: the number of each feature, and weights (features, labels)."""
+
+    index: dict[str, int]
+    weights: Any
+
+
+@cache
+def _mind() -> Mind:
+    """Multinomial logistic regression by Adam (Kingma & Ba 2015) in mini-batches; some two seconds, once in a process."""
+    import numpy as np  # here, so that only a process that reads pays for it
+    from scipy.sparse import csr_matrix
+
     rng = random.Random("the offline teacher learns to read")
-    drawn = _training_messages(rng)
-    current: dict[str, list[float]] = {}
-    total: dict[str, list[float]] = {}
-    zero = [0.0] * len(NAMES)
+    lessons = list(_lessons(rng))
+    rng.shuffle(lessons)
+    index: dict[str, int] = {}
+    columns: list[int] = []
+    starts = [0]
+    for text, _ in lessons:
+        columns += {index.setdefault(f, len(index)) for f in _features(core(text))}
+        starts.append(len(columns))
+    shape = (len(lessons), len(index))
+    x = csr_matrix((np.ones(len(columns), np.float32), np.array(columns), np.array(starts)), shape=shape)
+    truth = np.array([NAMES.index(label) for _, label in lessons])
+    weights = np.zeros((len(index), len(NAMES)), np.float32)
+    mean, square = np.zeros_like(weights), np.zeros_like(weights)
     step = 0
-    for _ in range(_EPOCHS):
-        rng.shuffle(drawn)
-        for features, truth in drawn:
+    for epoch in range(_EPOCHS):
+        rate = _RATE * (1 - epoch / _EPOCHS)
+        for start in range(0, len(lessons), _BATCH):
+            batch = x[start : start + _BATCH]
+            scores = batch @ weights
+            errors = np.exp(scores - scores.max(axis=1, keepdims=True))
+            errors /= errors.sum(axis=1, keepdims=True)
+            errors[np.arange(len(errors)), truth[start : start + _BATCH]] -= 1
+            slope = batch.T @ errors / len(errors)
             step += 1
-            rows = [current[f] for f in features if f in current]
-            scores = [sum(column) for column in zip(*rows, strict=True)] if rows else zero
-            best = max(range(len(NAMES)), key=scores.__getitem__)
-            rival = max((i for i in range(len(NAMES)) if i != truth), key=scores.__getitem__)
-            if scores[truth] - scores[rival] > 1.0 and best == truth:
-                continue
-            for f in features:
-                if f not in current:
-                    current[f], total[f] = list(zero), list(zero)
-                row, sums = current[f], total[f]
-                row[truth] += 1.0
-                row[rival] -= 1.0
-                sums[truth] += step
-                sums[rival] -= step
-    scale = 1.0 / (step + 1)
-    return {f: [w - s * scale for w, s in zip(row, total[f], strict=True)] for f, row in current.items()}
+            mean += 0.1 * (slope - mean)
+            square += 0.02 * (slope * slope - square)
+            weights -= rate * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.98**step)) + 1e-6)
+    return Mind(index, weights)
 
 
 @lru_cache(maxsize=4096)
@@ -123,11 +174,11 @@ def read(text: str) -> Reading:
     letters = re.findall(r"[a-z]+", text.lower())
     if all(word in _GREETING for word in letters):
         return Reading(ABSTAIN, NAMES[0], 99.0)
-    weights = _weights()
-    rows = [weights[f] for f in _features(core(text)) if f in weights]
+    mind = _mind()
+    rows = sorted({mind.index[f] for f in _features(core(text)) if f in mind.index})
     if not rows:
         return Reading(ABSTAIN, NAMES[0], 0.0)
-    scores = {name: sum(column) for name, column in zip(NAMES, zip(*rows, strict=True), strict=True)}
+    scores = dict(zip(NAMES, mind.weights[rows].sum(axis=0).tolist(), strict=True))
     ranked = sorted(NAMES, key=lambda name: -scores[name])
     second = next(name for name in ranked[1:] if name != ABSTAIN)
     return Reading(ranked[0], second, scores[ranked[0]] - scores[ranked[1]])

@@ -44,6 +44,17 @@ PARTS = {
 
 SENTENCES = {
     "cards/arrival": """
+        (I think|it seems|maybe|I'm afraid|it looks like|I believe) (my card|my new card|the card|it) (got|was|has been|is) lost (in the post|in the mail|on the way|in delivery|in transit)[, can I get another one|, can you send a new one|, what now]?
+        (can|could) (my card|it|the card|my card delivery) be (sent faster|speeded up|sent by express|delivered sooner|delivered to work|sent by courier)?
+        (is there|can I get|can I pay for) (a faster way to get my card|express delivery of my card|faster delivery for my card|a way to get my card sooner)?
+        (do I have to|do I need to|must I) (be home|sign for it|be in) when my card (is delivered|comes|arrives)?
+        (you sent|you've sent|you posted|the bank sent|you mailed) my (card|new card) {ago} (but|and) (it's not here|I don't have it|it never got here|nothing has come|it hasn't arrived|I've not received it)
+        (how do I get|can I get|please send) (a new card|another card|a replacement) (because|as|if|since) (mine|the first one|the one you sent) (never arrived|didn't arrive|hasn't come|was lost in the post)?
+        (was told|I was told|they told me|you told me) (my card|the card|it) would (take|be here in|arrive within|come in) {span} (but|and) (it's been longer|it's still not here|it has not come|I'm still waiting)
+        my (card|debit card|bank card|new card) has not (arrived|come|been delivered|been received)[ yet][, why| and I'm worried| and I need it| so I can't pay]<help>
+        I (expected|was expecting) my (card|new card) (by now|{ago}|last week|sooner)
+        (it's|it is) taking (too long|ages|forever|a long time|longer than expected) (for my card to <arrive>|to get my card|for the card to come)
+        what's the (delivery status|shipping status|ETA|arrival date|delivery date) (of|for) my (card|new card)?
         where is <newcard>?
         where's <newcard> [now|then|got to|at]?
         <newcard> (hasn't|has not|still hasn't|still has not|hasn't even) <arrived>[ yet]
@@ -97,6 +108,12 @@ SENTENCES = {
         who (delivers|do I contact about|do I ask about) (my card|a card that hasn't arrived|a missing new card|card delivery)?
     """,
     "cards/lost": """
+        I (can't seem to|don't seem to|can not) (find|locate|see) <mycard>[ anywhere| since {ago}]<help>
+        (how can I|how do I) (keep|stop|prevent) (others|people|someone|anyone) (from using|using) my (lost card|missing card|card that I lost)?
+        (am|will) I (be |)(charged|responsible|liable|lose money) if (someone|somebody) uses my lost card?
+        (if|when) (a|my) card (is|gets) (lost|misplaced), (what do I do|who do I call|what should I do|what happens|how do I block it)?
+        I need to (block|freeze|cancel|deactivate) (my|a) (lost|missing|misplaced) card[ now| quickly| right away]
+        I (want|need|would like) to <block> my card (because|as|since) (I lost it|I can't find it|it is lost|I left it <somewhere>|I dropped it)
         I['ve| have] lost <mycard>[ <somewhere>| {ago}]<help>
         I lost <mycard>[ and need to <block> it|, what do I do|. Can you help|, please <block> it]?
         I (can't|cannot|can no longer|am unable to|don't seem to be able to) find <mycard>[ anywhere]<help>
@@ -134,6 +151,9 @@ SENTENCES = {
         I lost <mycard>, how (long does it take to|can I|do I) get (a new one|a replacement)?
     """,
     "cards/stolen": """
+        (someone|somebody|I think someone|I think somebody) (may|might|could|must) have (stolen|taken|got hold of|pinched) my card<help>
+        I('ve| have) been (a victim of theft|robbed|mugged|pickpocketed)[, what about my card| and need my card <block>ed|, please <block> my card]
+        I (want|need|would like) to <block> my card (because|as|since) (it was stolen|someone stole it|I was robbed|it has been stolen|a thief has it)
         <mycard> (was|has been|got|is|has just been) stolen[ {ago}| <somewhere>]<help>
         <thief> (stole|has stolen|took|has taken|just stole|nicked|robbed me of|ran off with) (my card|my card|my bank card|my wallet|my <wallet>)[ <somewhere>| {ago}]<help>
         my <wallet> (was|has been|got) (stolen|snatched|nicked|taken)[ {ago}| <somewhere>][ with my card| and my card was inside| including my card]<help>
@@ -165,6 +185,9 @@ SENTENCES = {
         stolen card[, please help|, need it blocked|, what do I do]
     """,
     "cards/pin": """
+        (my PIN|the PIN) (has to|needs to|must|should) (be changed|change)[ as soon as possible|, how| because I don't feel safe|, where]?
+        (what|where) (do I need to do|must I go|should I go|do I have to go|can I go) (for a new PIN|to get a new PIN|to have my PIN changed|to change PIN|for a PIN change)?
+        (I'm|I am) (looking|trying|wanting|hoping) to <pinchange>[, how| but don't know how|, where do I go| in the app]?
         <howdoi> <pinchange>?
         <howdoi> <pinchange>[ please| myself| in the app| online| at an ATM| without calling]?
         where (can|do|should) I (go to )?<pinchange>?
@@ -208,6 +231,11 @@ SENTENCES = {
         should I change my PIN (regularly|at a cash machine|at a branch|before travelling) and how?
     """,
     "cards/contactless": """
+        my contactless (payment|transaction|card) was (declined|refused|rejected|denied)[ at {merchant}| on the bus| when I tapped]<help>
+        (contactless|tapping|tap to pay) (gets|got|keeps getting|is being|was) (declined|refused|rejected)[ every time| at {merchant}| but the chip works]<help>
+        (I get an error|I get declined|it says declined|it asks for my card) (when|each time|every time) I (use contactless|tap my card|pay contactless|try contactless)
+        (unable to|can't|not able to|I am unable to) (pay|use my card|use the card|make payments) (contactless|contactlessly|by contactless|with contactless|by tapping)[ any more| anywhere]
+        why can I not (tap|use contactless|pay contactless|pay by tap)[ with my card| any more]?
         <tap> (is|is|has|just) (not working|not functioning|stopped working|broken|failing|no longer working|gone wrong)[ on my card| with my card| today]<help>
         my <tap> <broken>[ {ago}| any more| at all]<help>
         why (is|isn't|does|doesn't|won't|has|did) (<tap>|my <tap>|the contactless on my card) (not work|work|not working|working|stop working|stopped working|keep failing)[ any more| today| at {merchant}]?
@@ -245,6 +273,11 @@ SENTENCES = {
         does (my card|the card) (have|do|support) contactless, because it (doesn't work|isn't working|won't tap)?
     """,
     "payments/declined": """
+        (I used|I've used|my card worked) (my card |it |)(before|yesterday|last week|this morning)[ without a problem| with no trouble| just fine] (but|and) now (it's declined|it gets declined|it was declined|the payment was rejected|it's refused)
+        (my|the) (payment|purchase|card) (isn't|is not|wasn't|was not) (accepted|approved|authorised|going through|successful)[ <shop>| today]<help>
+        (why|how come) (do|does|did|would) (you|the bank|the system|shops|the machine|it) (keep |)(decline|declining|reject|rejecting|refuse|refusing) my (card|payment|payments|purchase)?
+        (what's|what is) (wrong|up|going on|the problem|the issue|happening) with my card, (it was declined|it got declined|it keeps being declined|payments are rejected|it's been refused)?
+        the (payment|purchase|transaction) I (tried to make|tried|attempted|wanted to make)[ <shop>] (was|got|has been) (declined|rejected|refused|denied)
         <cardpay> (was|has been|got|is being|keeps being|keeps getting|is) <declined>[ {ago}| <shop>| again]<help>
         why (was|is|has|did) <cardpay> (<declined>|being <declined>|been <declined>|get <declined>)[ <shop>| {ago}]?
         why did (my card|my payment|the payment|my card payment|my purchase) (get declined|not go through|fail|get refused|get rejected|not work)[ <shop>| today]?
@@ -287,6 +320,10 @@ SENTENCES = {
         my debit card payment (failed|has failed|did not complete|fails every time)[ <shop>]<help>
     """,
     "payments/refund": """
+        (I was told|they told me|{merchant} told me|I was promised) (a refund|my refund|the refund|my money) (was|had been|would be) (sent|issued|processed|paid|in my account)[ {ago}] (but|and) (I don't have it|it isn't there|nothing has come|I can't see it|it's not showing)
+        my refund (is|was|has been) (pending|processing|approved|issued|confirmed)[ {ago}| for {span}] (but|and) (I don't have the money|it isn't in my account|it doesn't show|it never came)
+        (is|was|has) (there a refund|my refund|a refund) (from {merchant}|in my account|on its way|been received|come in|there)[ yet]?
+        (I've|I have) (waited|been waiting) (long enough|for ages|too long|{span}) for (my refund|a refund|the refund to show|my money back from {merchant})
         (where is|where's|when will I get|what happened to|when do I get|what about) my <refund>[ from {merchant}]?
         my <refund>[ from {merchant}] (hasn't|has not|still hasn't|has still not|didn't|isn't) (shown up|arrived|come|come through|appeared|been credited|been paid|show up|showing up|showing|turned up|gone in)[ yet| <inacct>]
         why (is|isn't|is my|has) (my refund|the refund|a refund) (not showing|not showing up|not there|showing|not in my account|not arrived|not come through|missing)[ <inacct>| yet]?
@@ -330,6 +367,11 @@ SENTENCES = {
         I can't find (my|the) refund[ from {merchant}| <inacct>][, has it been processed|, when will it come]?
     """,
     "payments/cancel_transfer": """
+        (I need|I want|I'd like) (the|a|my|that) (transfer|bank transfer|money transfer) (I made |I sent |)(to be |)(cancelled|stopped|reversed|undone|revoked)[ as soon as possible| right away| immediately| before it goes through]
+        (the|my) (transfer|bank transfer|payment to a person) (needs|has) to be (cancelled|stopped|reversed|undone)[ please| urgently| right away]
+        (how|what) (can I do|do I do|do I have to do|would I do) (to get a transfer reversed|to have a transfer cancelled|to stop a transfer|to take back a transfer|to cancel a transfer I made {recent})?
+        I (made|did|sent) a transfer[ {recent}] (and|but) (I need to cancel it|want to cancel it|would like it reversed|now I want it back|it has to be stopped|I've changed my mind)
+        (can|could|will) you (return|bring back|retrieve|get back|send back) (the|my) (money|{amount}|transfer) (I sent|I transferred|from the transfer) (to the wrong account|to the wrong person|by mistake|accidentally)[ {recent}]?
         <howdoi> <cancel> (a|my|the) <transfer>?
         <howdoi> <cancel> a <transfer> (I made|I just made|I've made|that I made|I sent|to a friend|already sent|that has gone out)[ {recent}]?
         (can|could) I <cancel> (a|my|the|that|this) (transfer|transfer|bank transfer|payment I made to someone|money transfer)[ {recent}| now| please| I made| I just made]?
@@ -372,6 +414,15 @@ SENTENCES = {
         the wrong (person|account) (got|received|will get) my transfer, (can it be cancelled|can you reverse it|how do I undo it)?
     """,
     "cash/withdrawal_not_recognised": """
+        (I think|I believe|I'm afraid|I suspect) (my card|my card details|my account|my PIN) (was|has been|is|must have been) (stolen|cloned|copied|hacked|compromised) (because|as|since|,) (there's a cash withdrawal I didn't make|someone withdrew cash|I see withdrawals that aren't mine|money was taken from an ATM)
+        (someone|somebody) (has stolen|stole|got hold of|has|copied) my (card|card details|card and PIN) and (withdrew|is withdrawing|took out|has taken out|has been taking out) (cash|money|{amount})[ at an ATM| from an ATM| {ago}]<help>
+        I (have|still have|never lost|haven't lost) my card (but|yet|and yet) (someone withdrew cash|there's a withdrawal I didn't make|money has been taken out at an ATM|cash was taken with it)
+        (my account|my statement|the app|it) (is showing|shows|lists|has) (cash|money|{amount}|a withdrawal) (that |)I (didn't|did not|never) (take out|withdraw|make|get)[ {ago}]
+        (there are|I see|I noticed) (withdrawals|ATM withdrawals|cash withdrawals|transactions at ATMs) (not made by me|that were not made by me|I know nothing about|I didn't authorise|on my account that aren't mine)<help>
+        (I don't|I do not|I can't) (remember|recall) (making|taking out|doing) (a|this|that|the) (withdrawal|cash withdrawal|ATM withdrawal|cash)[ of {amount}| in {place}| {ago}]
+        (money|cash) (came|went|has gone|was taken) out of my account (at|through|from|via) (an ATM|a cash machine|a cashpoint) (and|but) (I wasn't there|it wasn't me|I didn't do it|I didn't take it)[ {ago}]
+        (what|who) (is|made|did) (this|that|the) (ATM|cash|cash machine) withdrawal[ of {amount}| in {place}][ on my account|, I didn't|? I don't recognise it]?
+        (fraud|theft|help|scam)[!,] (cash was withdrawn|money was withdrawn|someone took cash out) (from my account|with my card)[ at an ATM| {ago}]
         (there is|there's|I see|I have|I can see|I found|I've noticed|I noticed) (a|an unknown|a strange|some kind of) <cash>[ of {amount}][ in {place}] (I didn't make|I did not make|I never made|I don't recognise|that isn't mine|that wasn't me|I know nothing about|that I didn't do|I don't remember|I didn't authorise)[ <inacct>]<help>
         I (didn't|did not|never|certainly didn't|definitely did not) (make|do|authorise|perform) (this|that|a|the) <cash>[ of {amount}| in {place}| {ago}]<help>
         I don't (recognise|recognize|remember|recall|know) (a|this|the|that) <cash>[ of {amount}| on my account| in the app| on my statement| {ago}]<help>
@@ -414,6 +465,12 @@ SENTENCES = {
         what is this <cash>[ of {amount}| in {place}][ on my account| on my statement][, I didn't make it|? It wasn't me]?
     """,
     "money/top_up": """
+        why (isn't|wasn't|is|was) my (top up|top-up|topup) (accepted|going through|working|completed|successful|not accepted|not completed|not successful)[ {ago}]?
+        (my|the) (top up|top-up|topup) (has been|was|got|is) (reverted|returned|reversed|cancelled|denied|blocked|undone|sent back)[ {ago}][, why|<help>]?
+        I (did|made|tried|attempted|just tried) a (top up|top-up|topup)[ of {amount}| {ago}] (but|and) (it failed|it didn't work|it was declined|it got cancelled|it hasn't gone through|it was rejected)
+        (I was|I got|I am|I keep being|I keep getting) (declined|rejected|refused|denied) (when topping up|when I top up|for a top up|trying to top up|while topping up)[ with {amount}| today]<help>
+        (the|my) (payment|card payment|money) (for|to|in) (my|a|the) (top up|top-up) (failed|was declined|didn't go through|was rejected|was refused)
+        (what|why) (happened to|went wrong with|made) my (top up|top-up)[ fail]?
         my <topup> <failed>[ {ago}]<help>
         why (did|has|is|was|does) my <topup> (fail|failed|failing|rejected|not work|not working|declined|not go through|cancelled|keep failing)?
         <cantdo> (top up|top up my account|do a top up|top up my balance|make a top up|add money to my account)[ today| any more]
@@ -468,6 +525,12 @@ SENTENCES = {
         <cantdo> top up (by|via|through|with) (bank transfer|transfer|my bank|a bank transfer)
     """,
     "money/exchange_rate": """
+        how (do|does) your (rate|rates|exchange rate|exchange rates) compare (with|to) (other banks|the market|a bureau de change|the interbank rate|others|the airport|your competitors)?
+        (what|which) (rate|exchange rate) do you use (when|for|if) (converting|I convert|exchanging|converting to|changing) (currencies|money|{currency}|my money|foreign currency|pounds to {currency})?
+        how (is|are) (the rate|rates|exchange rates|the conversion rate) (for|on) (foreign currency|{currency}|foreign currencies|payments abroad|overseas purchases) (decided|calculated|set|determined|worked out)?
+        (where|how) (can|do) I (learn|read|get information|find out|see) (about |more about |)(your exchange rates|the exchange rate|foreign exchange rates|currency rates)?
+        (are|is) (the|your) (exchange rates|exchange rate|rates) (based on|the same as|linked to|tied to|close to) (the interbank rate|the market|Google's|the ECB rate|the Visa rate|the Mastercard rate)?
+        I('d like| want| need) to (exchange|change|convert) (currency|currencies|money|pounds to {currency}), (what's the rate|what rate do I get|what is your exchange rate|at which rate)?
         (what|what's|what is|which) (the |your |today's |the current |)<rate>( for {currency}| for {currency}| today| right now| at the moment| you use| you offer| you give| to {currency}|)?
         what (<rate>|exchange rate|exchange rates) (do you|will I|would I|do I|does the bank|does my card) (use|get|offer|apply|give|charge|receive)[ for {currency}| abroad| in {place}| on purchases]?
         which <rate> (do you|does the bank|will you|is) (use|apply|used|offer)[ for {currency}| for card payments| when I pay abroad]?
@@ -512,6 +575,12 @@ SENTENCES = {
         converting (pounds|money|{amount}) (to|into) {currency}, what (is the rate|rate do you use|would I get)?
     """,
     "account/verify_identity": """
+        (why|how come) (won't|can't|doesn't|didn't|hasn't) (you|the app|the system|the bank) (verify me|verify my identity|accept my documents|recognise my passport|accept my passport|verified me yet|verified my ID)?
+        (what's|what is) (needed|required|necessary) (to <verifyme>|for the identity check|for verification|to be verified)?
+        (what|which things|which of my documents) (can|do|should) I use to <verifyme>?
+        (who|what) do I (contact|need to show|send|give you) to <verifyme>?
+        (tell me|let me know|explain|please explain|I'd like to know) (what you need to verify my identity|how identity verification works|how the identity check works|what documents you need for verification|what I need for the ID check)
+        I (can't|don't know how to|have not been able to|am having trouble to|still have to) <verifyme>[ in the app|, what now|, help]
         <howdoi> <verifyme>?
         <howdoi> <verifyme>[ please| in the app| online| quickly| without a passport| from home]?
         where (can|do|should|must) I (go to |)(<verifyme>|find the identity check|find info about identity verification|upload my ID|send my documents for verification|submit my ID)?
@@ -555,6 +624,9 @@ SENTENCES = {
         I need (help|assistance|info|some help) (with|on|about) (verifying my identity|identity verification|the identity check|my verification|getting verified)
     """,
     "account/close": """
+        (I'm|I am) (not|no longer) (interested in|going to use|using|in need of) (this account|my account|your services|the account)[ any more], (close it|how do I close it|please delete it|can you close it)?
+        (tell me|explain|let me know|show me) (how|what I need|the way) to (close|delete|cancel|terminate|end) (my account|an account|my account with you)[ please]
+        (can|could) (I|you) (have|get) my account (closed|deleted|terminated|cancelled|shut)[ please| today| now]?
         <howdoi> <close>?
         <howdoi> <close>[ please| for good| in the app| online| permanently| today]?
         <iwant> <close>
