@@ -177,12 +177,13 @@ def _kind(error: BaseException) -> str:
 def _wait(state: tenacity.RetryCallState) -> float:
     """Seconds before the next try: what Retry-After says, or exponential with jitter."""
     error = state.outcome.exception() if state.outcome else None
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    # litellm puts an empty response into its RateLimitError and the provider's headers beside it
+    headers = getattr(error, "litellm_response_headers", None) or getattr(getattr(error, "response", None), "headers", None) or {}
     try:
         asked = float(headers.get("retry-after", ""))
     except ValueError:
         asked = 0.0
-    return min(_MAX_WAIT_S, max(asked, tenacity.wait_exponential_jitter(initial=0.2, max=20)(state)))
+    return min(_MAX_WAIT_S, max(asked, tenacity.wait_exponential_jitter(multiplier=0.2, max=20)(state)))
 
 
 def _give_up(state: tenacity.RetryCallState) -> None:
