@@ -116,7 +116,6 @@ def train_dpo(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     if why:
         progress.note(why)
     finish(folder / "chosen", run_dir / "dpo", tokenizer)
-    shutil.rmtree(folder)
     return {
         "pairs": len(rows),
         "pairs_dropped": len(pairs) - len(rows),

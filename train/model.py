@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import datasets
 import torch
 import transformers
 from huggingface_hub.errors import HFValidationError
@@ -60,6 +61,7 @@ def quiet() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
     for name in ("trl", "peft", "datasets", "accelerate", "bitsandbytes", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -115,13 +115,12 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     if watch.best is None:
         save(net, folder / "best")
     finish(folder / "best", run_dir / "sft", tokenizer)
-    shutil.rmtree(folder)
     return {
         **prepared.facts,
         "trainable": share.trainable,
         "parameters": share.total,
         "steps": trainer.state.global_step,
-        "tokens": round(tokens * arguments.num_train_epochs),
+        "tokens": watch_tokens(history, "sft"),
         "tokens_per_second": round(watch_tokens(history, "sft") / seconds) if seconds else None,
         "best": watch.best._asdict() if watch.best else None,
         "train_seconds": round(seconds, 1),
@@ -217,10 +216,13 @@ def save(net: Any, path: Path) -> None:
 
 
 def finish(best: Path, target: Path, tokenizer: Any) -> None:
-    """Put the best weights in their place, with the tokenizer and template that they were trained with."""
+    """Put the best weights in their place, with the tokenizer and template of training; remove the stage's workshop."""
     tokenizer.save_pretrained(str(best))
     shutil.rmtree(target, ignore_errors=True)
     shutil.move(best, target)
+    shutil.rmtree(best.parent)
+    if not any(best.parent.parent.iterdir()):
+        best.parent.parent.rmdir()
 
 
 def known_options(where: str, options: dict[str, Any], kind: type[Any]) -> None:

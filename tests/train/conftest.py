@@ -52,7 +52,7 @@ def _calm() -> None:
     torch.set_num_threads(1)
 
 
-def make_tokenizer(
+def _make_tokenizer(
     template: str | None = CHATML, specials: tuple[str, ...] = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 ) -> PreTrainedTokenizerFast:
     """A byte-level BPE of some 300 tokens; the first special token is eos and pad."""
@@ -71,9 +71,9 @@ def make_tokenizer(
     return fast
 
 
-def make_student(folder: Path, tokenizer: PreTrainedTokenizerFast | None = None, **shape: int) -> Path:
+def _make_student(folder: Path, tokenizer: PreTrainedTokenizerFast | None = None, **shape: int) -> Path:
     """A random LLaMA of two layers, saved with its tokenizer."""
-    tokenizer = tokenizer or make_tokenizer()
+    tokenizer = tokenizer or _make_tokenizer()
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -94,12 +94,27 @@ def make_student(folder: Path, tokenizer: PreTrainedTokenizerFast | None = None,
 
 
 @pytest.fixture(scope="session")
+def make_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
+    return _make_tokenizer
+
+
+@pytest.fixture(scope="session")
+def make_student() -> Callable[..., Path]:
+    return _make_student
+
+
+@pytest.fixture(scope="session")
+def write_export() -> Callable[..., Path]:
+    return _write_export
+
+
+@pytest.fixture(scope="session")
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a random student."""
-    return make_student(tmp_path_factory.mktemp("student"))
+    return _make_student(tmp_path_factory.mktemp("student"))
 
 
-def toy_rows(count: int, prefix: str) -> list[dict[str, Any]]:
+def _toy_rows(count: int, prefix: str) -> list[dict[str, Any]]:
     """Rows of the toy task in the export's columns, preference columns included."""
     rows = []
     for i in range(count):
@@ -125,7 +140,7 @@ def toy_rows(count: int, prefix: str) -> list[dict[str, Any]]:
     return rows
 
 
-def write_export(folder: Path, *, train: int = 48, held_out: int = 8, **manifest: Any) -> Path:
+def _write_export(folder: Path, *, train: int = 48, held_out: int = 8, **manifest: Any) -> Path:
     """Write an export of the toy task as the data half writes it; keywords override the manifest's keys."""
     files = {}
     kinds = {
@@ -134,10 +149,10 @@ def write_export(folder: Path, *, train: int = 48, held_out: int = 8, **manifest
     }
     for kind, columns in kinds.items():
         for split, count in (("train", train), ("validation", held_out), ("test", held_out)):
-            rows = [{column: row[column] for column in columns} for row in toy_rows(count, split[0])]
+            rows = [{column: row[column] for column in columns} for row in _toy_rows(count, split[0])]
             files[f"{kind}/{split}.parquet"] = rows
     files["evaluation/real.parquet"] = [
-        {"prompt": row["prompt"], "completion": None, "id": row["id"], "label": row["label"]} for row in toy_rows(4, "e")
+        {"prompt": row["prompt"], "completion": None, "id": row["id"], "label": row["label"]} for row in _toy_rows(4, "e")
     ]
     entries = {}
     for name, rows in files.items():
@@ -165,7 +180,7 @@ def write_export(folder: Path, *, train: int = 48, held_out: int = 8, **manifest
 @pytest.fixture
 def export(tmp_path: Path) -> Path:
     """The folder of a toy export."""
-    return write_export(tmp_path / "data")
+    return _write_export(tmp_path / "data")
 
 
 @pytest.fixture
