@@ -170,13 +170,11 @@ def _edit(old: Example, decision: Decision, task: Task) -> Example:
     prompt = tuple(
         message.model_copy(update={"content": text}) if i == last_user else message for i, message in enumerate(old.prompt)
     )
-    return old.model_copy(
-        update={
-            "item_id": f"{old.item_id}:edit:{old.id[:8]}", "prompt": prompt, "completion": completion, "answer": answer,
-            "label": label, "parent": old.id, "scores": {},
-            "rejected": None if old.rejected == completion else old.rejected,
-        }
-    )  # fmt: skip
+    changes = {
+        "item_id": f"{old.item_id}:edit:{old.id[:8]}", "prompt": prompt, "completion": completion, "answer": answer,
+        "label": label, "parent": old.id, "scores": {}, "rejected": None if old.rejected == completion else old.rejected,
+    }  # fmt: skip
+    return Example.from_row({**dict(old), **changes})  # made anew: a copy could carry the old one's id
 
 
 def _by(reviewer: str) -> str:

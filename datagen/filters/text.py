@@ -40,7 +40,7 @@ def length(example: Example, context: FilterContext) -> str | None:
 
 _SORRY = (
     r"(?:(?:i'?m|i am|we are|we're)\s+(?:(?:very|so|really|truly)\s+)?(?:sorry|afraid)\b[^.!?]{0,20}?"
-    r"|sorry[^.!?]{0,20}?|unfortunately,?\s*)?\W*(?:but\s+)?"
+    r"|(?:i |my )?(?:sorry|apologi[sz]e|apologies|regret)\b[^.!?]{0,20}?|unfortunately,?\s*)?\W*(?:but\s+)?(?:that\s+)?"
 )
 _CANNOT = r"i\s*(?:can'?t|can\s?not|am unable to|'m unable to|am not able to|'m not able to|won'?t|will not|must decline to)"
 _MODEL = (
@@ -49,10 +49,10 @@ _MODEL = (
 )
 # What a model refuses to do; "I can't withdraw cash" is a customer's sentence and no refusal.
 _TASK = r"(?:help|assist|comply|fulfil|fulfill|generate|create|write|produce|provide|answer|engage|process|respond|continue)"
-_REFUSAL = re.compile(rf"^\W*(?:{_MODEL}|{_SORRY}{_CANNOT}\s+{_TASK}\b|it (?:would|is) not (?:be )?appropriate for me)", re.IGNORECASE)
+_REFUSAL = re.compile(rf"^\W*(?:{_SORRY}(?:{_MODEL}|{_CANNOT}\s+{_TASK}\b)|it (?:would|is) not (?:be )?appropriate for me)", re.IGNORECASE)
 # In an input only what no person would write to a product.
 _INPUT_REFUSAL = re.compile(
-    rf"^\W*(?:{_MODEL}|{_SORRY}{_CANNOT}\s+(?:(?:help|assist|comply)\b(?:\s+(?:you\s+)?with)?|(?:generate|create|write|produce|fulfil)\b))",
+    rf"^\W*{_SORRY}(?:{_MODEL}|{_CANNOT}\s+(?:(?:help|assist|comply)\b(?!\s+(?:it|but)\b)|(?:generate|create|write|produce|fulfil)\b))",
     re.IGNORECASE,
 )
 

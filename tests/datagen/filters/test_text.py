@@ -77,6 +77,9 @@ def test_length_counts_the_words_of_free_text(bank_example, text_task):
         "I am unable to provide that.",
         "Unfortunately, I can't answer.",
         "I'm just an AI and have no opinion.",
+        "I apologise, but as an AI I cannot comply with this request.",
+        "My apologies, but I can't help.",
+        "I regret that I cannot assist.",
     ],
 )
 def test_refusal_knows_how_models_refuse(text, bank_example, bank_context):
@@ -91,7 +94,7 @@ def test_refusal_sees_an_input_that_is_a_teachers_refusal(text, bank_example, ba
 
 
 @pytest.mark.parametrize(
-    "text", ["I can't withdraw cash.", "I cannot find my card", "Sorry, I can't get my card to work", "I'm afraid I can't remember my PIN"]
+    "text", ["I can't withdraw cash.", "I cannot find my card", "Sorry, I can't get my card to work", "I'm afraid I can't remember my PIN", "Sorry for asking, I can't help it"]
 )
 def test_refusal_leaves_customers_who_cannot_do_something(text, bank_example, bank_context):
     assert refusal(bank_example(text), bank_context) is None
