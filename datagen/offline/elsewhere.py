@@ -5,7 +5,7 @@ OTHER_BANKING: dict[str, tuple[tuple[str, ...], str]] = {
         <howdoi> activate (my|my new|the|a new) card?
         my new card (came|arrived|is here), (how do I activate it|do I need to activate it|what do I do to activate it)?
         (I can't|I cannot|unable to) activate my (new )(card|debit card)<help>
-        (where|how) is (a|my) card activated?
+        (where|how) do cards get activated?
         card activation (fails|doesn't work|isn't working|how)?
         """),
     "ordering a card": (("cards/arrival", "cards/lost"), """
@@ -20,7 +20,7 @@ OTHER_BANKING: dict[str, tuple[tuple[str, ...], str]] = {
         """),
     "virtual and disposable cards": (("cards/arrival", "cards/contactless", "payments/declined"), """
         <howdoi> (get|make|create|use) a (virtual|disposable|one-time|temporary virtual) card?
-        (what is|how many|is there a limit on|how much do I pay for) (a disposable virtual card|disposable cards|virtual cards)( can I have| for|)?
+        (what is a disposable virtual card|how many (disposable cards|virtual cards) can I have|is there a limit on virtual cards|how much do I pay for a virtual card)?
         can I (have|make|use) (several|more than one) (virtual|disposable) cards[ a day| in the app]?
         my virtual card (isn't showing|doesn't work|has no number|is missing in the app)
         """),
@@ -78,7 +78,7 @@ OTHER_BANKING: dict[str, tuple[tuple[str, ...], str]] = {
         <howdoi> top up (my account |)(with cash|by cheque|with a cheque|automatically|from abroad|with a gift card|by standing order)?
         <howdoi> (set up|turn on|turn off|stop) (auto top up|automatic top up|automatic top-ups)?
         (which|what) (cards|ways|methods) (can I use|are there|do you accept) (to top up|for topping up|for top ups)?
-        (is|how long does) (a top up|topping up) (free|instant|take|safe)[ by transfer| by card]?
+        (is (a top up|topping up) (free|instant|safe)|how long does (a top up|topping up) take)[ by transfer| by card]?
         (my|the) (top up|top-up) is (still pending|pending|being checked|on hold)[, how long does that take| since {ago}]
         where do I find the (code|reference|number) to (verify|check) my top-up card?
         (why do I need to|how do I) verify my top-up card?
@@ -86,7 +86,7 @@ OTHER_BANKING: dict[str, tuple[tuple[str, ...], str]] = {
     "balance and deposits": (("payments/refund", "money/top_up_by_transfer"), """
         my balance (hasn't|has not|didn't) (changed|updated|gone up|update) (after|since) (a cash deposit|a cheque deposit|I paid in a cheque|I paid in cash|a bank transfer came in|I deposited money)
         (I deposited|I paid in) (a cheque|cash|{amount} in cash)[ {ago}] (and|but) (my balance is the same|it's not showing|it hasn't been added|I can't see it)
-        (how long|when) (does|until|before|will) (a cheque|a cash deposit|a deposited cheque) (take to clear|clears|show up|clear|be available)?
+        (how long does (a cheque|a cash deposit) take to (clear|show up)|when will (my cheque|the cash I paid in) (clear|show up|be available))?
         (how do|can|where do) I (pay in|deposit) (a cheque|cash|coins|foreign money)?
         (how do I|where do I|can I) (check|see|view) my balance[ by text| in the app| at an ATM]?
         """),
@@ -138,16 +138,17 @@ OTHER_BANKING: dict[str, tuple[tuple[str, ...], str]] = {
         my card (is stuck|got stuck|was swallowed|was eaten|got swallowed) (in|by) (the|an|a) (ATM|machine|cash machine)[ {ago}]
         (the|an) (ATM|cash machine) (gave me|paid out) (the wrong amount|too little|less than I asked|only part of the cash|{amount} less|no money)[ in {place}]<help>
         I (asked for|wanted) {amount} (and|but) (only got|the machine gave me only) {amount}
-        (where|is there|which) (is the nearest|is|are|a nearby|ATMs|cash machines) (ATM|cash machine|cashpoint|can I use|near me|accept my card)?
-        (can I|which ATMs can I|where can I) (use|withdraw cash|take out money|get cash)( abroad| in {place}| with your card| in a post office|)?
+        (where is the nearest|is there a nearby) (ATM|cash machine|cashpoint)?
+        which (ATMs|cash machines) (can I use|are near me|accept my card)?
+        (can I|how do I|where can I) (withdraw cash|take out money|get cash)( abroad| in {place}| with your card| in a post office|)?
         my (cash withdrawal|withdrawal) (is|was|got|has been) (declined|refused|still pending|pending|rejected)[ in {place}| {ago}]<help>
         (the ATM|the cash machine) (wouldn't|won't|didn't) (give me cash|let me withdraw|let me take out money|pay out)
         """),
     "supported cards, currencies and countries": (("money/exchange_rate", "money/top_up_by_card", "cards/contactless"), """
-        (which|what) (currencies|countries|cards|currency) (do you|are|does the card) (support|supported|work in|accept|hold)?
+        (which|what) (currencies|countries|cards) (do you support|are supported|does the card work in|do you accept|can I hold)?
         (can I|do you let me|is it possible to) (hold|have|keep|exchange|receive) {currency} in (my|the) (account|app)?
         (do you|does your bank) (work|operate|support customers) in {place}?
-        (where|in which shops|in which countries) (can I use|is|do they accept) (my|your|this) card( accepted|)?
+        (where|in which shops|in which countries) (can I use my card|is your card accepted|do they accept this card|does my card work)?
         (does|will|is) (my|the) card (work|accepted|be accepted) (in {place}|abroad|everywhere|at {merchant})?
         can I (exchange|change|swap|convert|buy) (money|currencies|pounds for {currency}|{currency}) (in the app|with you|at a branch)?
         do you (have|offer) (a euro account|an account in {currency}|multi-currency accounts|travel money)?
@@ -189,7 +190,7 @@ NOT_BANKING = """
     (what can I cook with|how long do I boil) (two eggs|potatoes|chicken and rice|leftover pasta|carrots)?
     (who|what team) won (the World Cup|the league|Wimbledon|the match last night|the Oscars|the election)[ in 1966| in 2010| this year]?
     (what's|what is) the capital of (Peru|Mongolia|Kenya|Norway|Canada|{place})?
-    (who|when was) (wrote Hamlet|invented the telephone|painted the Mona Lisa|the French Revolution|Napoleon born|discovered penicillin|the moon landing)?
+    (who (wrote Hamlet|invented the telephone|painted the Mona Lisa|discovered penicillin)|when was (the French Revolution|Napoleon born|the moon landing))?
     how (tall|high|old|far|deep) is (Mount Everest|the Eiffel Tower|the moon|the Pacific|Big Ben|the Great Wall)?
     (what|how much) is (17 times 23|the square root of 144|12 percent of 350|8 plus 15|pi to five digits)?
     (can you |please |)(solve|help me with|explain|do) (this equation|my maths homework|photosynthesis|quadratic equations|my history essay|the water cycle|gravity)

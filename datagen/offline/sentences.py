@@ -67,7 +67,7 @@ SENTENCES = {
         I('ve| have) been waiting (forever|ages|a long time|so long|quite a while) for <newcard>
         when (will|should|is|does|can I expect) <newcard> (arrive|to arrive|going to arrive|get here|come|be here|be delivered|supposed to come|due)?
         when (will|do|can|should) I (get|receive|expect|have) <newcard>?
-        how (long|many days|much longer|many weeks) (does it take|will it take|should it take|do I have to wait|until|before|is it) (for <newcard> to <arrive>|to get <newcard>|I get <newcard>|<newcard> <arrive>)?
+        how (long|many days|much longer|many weeks) (does it take|will it take|should it take|do I have to wait|is it going to be) (for <newcard> to <arrive>|to get <newcard>|until I get <newcard>|before <newcard> is here)?
         how long does (delivery|shipping|the post|postage) of <newcard> take?
         (can|how do|how can|is there a way to|could) I track <newcard>[ in the post| in the mail| you sent| delivery| on its way]?
         (is there|do you have|can I get|could I have|can you give me) (a tracking number|tracking|a tracking link|tracking information|any tracking info|a delivery date) for <newcard>?
@@ -105,7 +105,7 @@ SENTENCES = {
         can you tell me (where|when) my card (is|will come|is coming)[ please]?
         my card hasn't (come|arrived)[ yet][, is it lost][, where is it][, should I be worried]?
         (is|are) (my|the) (card|new card) (coming|arriving) (soon|this week|any time soon|or not)?
-        who (delivers|do I contact about|do I ask about) (my card|a card that hasn't arrived|a missing new card|card delivery)?
+        who (delivers my cards|do I contact about my card delivery|do I ask about a card that hasn't arrived|do I contact about a new card that is missing in the post)?
     """,
     "cards/lost": """
         I (can't seem to|don't seem to|can not) (find|locate|see) <mycard>[ anywhere| since {ago}]<help>
@@ -201,7 +201,7 @@ SENTENCES = {
         (someone|my ex|a friend|somebody|my son|a colleague) (knows|saw|has seen|found out|guessed) my PIN, (can I change it|I want to change it|how do I change it|I need a new one)
         how (long does it take to|easy is it to|often can I|many times can I) <pinchange>?
         (which|what) (ATMs|cash machines|machines|ATM) (can I use to|let me|allow me to|do I use to) <pinchange>?
-        is (it|changing my PIN) (free|easy|allowed|possible|safe)[ to <pinchange>]?
+        is (it (free|easy|allowed|possible|safe) to <pinchange>|changing my PIN (free|easy|allowed|possible|safe))?
         (what|which) is the (easiest|best|quickest|fastest) way to <pinchange>?
         I'm (travelling|abroad|on holiday|out of the country|overseas|in {place}), (can I|how do I|is it possible to) (change my PIN|<pinchange>)?
         my PIN (is too easy|is too hard to remember|isn't secure|is too obvious|needs changing|should be changed|is not safe any more), (how do I change it|can I change it|what do I do)?
@@ -214,7 +214,7 @@ SENTENCES = {
         <cantdo> <pinchange>
         I need (a PIN change|my PIN changed|a new PIN|a different PIN|to know how PIN changes work)
         my PIN, I want it changed
-        (would|will) (it|I) be (possible|able) to <pinchange>[ soon| today]?
+        (would it be possible|will I be able|would I be able) to <pinchange>[ soon| today]?
         is there (an option|a setting|a place|any way|somewhere|a menu) (in the app )?(to|where I can|for me to) <pinchange>?
         (I forgot my PIN|I don't remember my PIN|can't remember my PIN) and (want to change it|would like to set a new one|need to change it)
         ~my PIN is my birthday, that's not clever, is it
@@ -222,7 +222,7 @@ SENTENCES = {
         ~I'd rather have four digits that I can remember for my card
         ~the PIN you sent me is impossible to remember
         how does (one|somebody|a customer) (change|update|reset) (a|the|their) PIN?
-        do you (allow|offer|let) (me to change|changing|customers change|people change) (my|the|their) PIN[ abroad| in the app| online]?
+        do you (allow me to change|let me change|offer changing|let people change) (my|the) PIN[ abroad| in the app| online]?
         where are PIN changes (done|made|possible)?
         what if I want (to change my PIN|a different PIN|a new PIN)?
         can I change the PIN (you gave me|that came with the card|on my debit card|for my card|of my account|I have now)?
@@ -238,7 +238,7 @@ SENTENCES = {
         why can I not (tap|use contactless|pay contactless|pay by tap)[ with my card| any more]?
         <tap> (is|is|has|just) (not working|not functioning|stopped working|broken|failing|no longer working|gone wrong)[ on my card| with my card| today]<help>
         my <tap> <broken>[ {ago}| any more| at all]<help>
-        why (is|isn't|does|doesn't|won't|has|did) (<tap>|my <tap>|the contactless on my card) (not work|work|not working|working|stop working|stopped working|keep failing)[ any more| today| at {merchant}]?
+        why ((is|isn't) (<tap>|my <tap>) working|(does|doesn't|won't|did) (<tap>|my <tap>|the contactless on my card) (not work|work|stop working|keep failing))[ any more| today| at {merchant}]?
         (my card|the card|my debit card|my new card) (won't|doesn't|will not|can't|isn't|no longer) (do|let me use|let me pay|allow|accept|take|support|work with|doing) contactless[ payments| any more]?
         <cantdo> (use|pay by|pay with|make|get to work) (contactless|contactless payments|tap to pay)[ with my card| any more| on the bus| at {merchant}]
         I (can't|cannot|couldn't|wasn't able to) (tap my card|tap to pay|tap|pay by tapping|pay with a tap)[ at the till| at {merchant}| on the bus| today]
@@ -326,7 +326,7 @@ SENTENCES = {
         (I've|I have) (waited|been waiting) (long enough|for ages|too long|{span}) for (my refund|a refund|the refund to show|my money back from {merchant})
         (where is|where's|when will I get|what happened to|when do I get|what about) my <refund>[ from {merchant}]?
         my <refund>[ from {merchant}] (hasn't|has not|still hasn't|has still not|didn't|isn't) (shown up|arrived|come|come through|appeared|been credited|been paid|show up|showing up|showing|turned up|gone in)[ yet| <inacct>]
-        why (is|isn't|is my|has) (my refund|the refund|a refund) (not showing|not showing up|not there|showing|not in my account|not arrived|not come through|missing)[ <inacct>| yet]?
+        why (is|is) (my refund|the refund|a refund) (not showing|not showing up|not there|not in my account|missing|so late)[ <inacct>| yet]?
         I (haven't|have not|still haven't|never|still have not) (received|got|seen|had) (my|the|a) <refund>[ from {merchant}| yet| that I was promised]
         <seller> (refunded me|gave me a refund|sent my refund|issued a refund|processed a refund|said they refunded me|has refunded me|made a refund) {ago} (and|but) (it's not there|I can't see it|it hasn't arrived|it isn't showing|nothing has come|I still don't see it|it's still missing|it hasn't shown up)
         <seller> (says|said|told me|claims|confirmed) (they|it) (refunded me|sent the refund|gave the money back|issued my refund|have refunded the money|processed my refund)[ {ago}] but (I can't see it|it's not in my account|it isn't showing|I don't have it|nothing shows|I haven't got it|it is not on my statement)
@@ -341,9 +341,9 @@ SENTENCES = {
         (the|my) refund of {amount}[ from {merchant}] (is missing|hasn't come|isn't showing|has not arrived|isn't in my account|is not there)
         (my refund|the refund|my {merchant} refund) is (missing|late|overdue|lost|nowhere to be seen|not there|not showing|not visible|taking too long|taking forever)<help>
         I (don't|can't|still don't|cannot|do not) see (my|the|a|any) refund <inacct>[ yet| from {merchant}]
-        I (should have|was supposed to get|was meant to receive|was expecting|ought to have) (got|a refund|had a refund|my refund) (by now|{ago}|from {merchant}|last week)[ and it's not there]
+        I (should have got|was supposed to get|was meant to receive|was expecting|ought to have had) (a refund|my refund|the refund) (by now|{ago}|from {merchant}|last week)[ and it's not there]
         (when|how soon) (will|should|does|can) (my refund|the refund|a refund|the money from a refund) (show up|be in my account|arrive|appear|be credited|come through|go in)?
-        (is it normal|is it usual|should I worry|why does it take) (for a refund to take|that a refund takes|that my refund takes|so long|this long for a refund)( {span}| so long| this long|)?
+        (is it (normal|usual) (for a refund to take|that a refund takes|that my refund takes) ({span}|so long|this long|more than a week)|why does (a refund|my refund|the refund) take (so|this) long)?
         a (merchant|shop|store|seller) (refunded|has refunded|gave back|returned) (my money|me|a payment|my purchase)[ {ago}] (but|and) (it's not showing|it isn't in my account|I can't see it|my balance hasn't changed|nothing has been credited)
         what (should I do|do I do|can I do) (if|when) (my refund|a refund|the refund) (doesn't show up|hasn't arrived|is missing|isn't there|doesn't come|hasn't shown up)?
         (has|did|have you got|have you received) my refund[ from {merchant}| of {amount}] (come|arrived|come in|gone through|been processed|yet|or not)?
@@ -380,11 +380,11 @@ SENTENCES = {
         I (made|sent|did|put through) (a|my) (transfer|bank transfer|payment|transfer of {amount}) <oops>[ {recent}], (can I cancel it|can you stop it|how do I cancel it|please cancel it|how do I get it back|can it be cancelled|can I undo it|what do I do)?
         I (sent|transferred|paid|wired) ({amount}|money|some money|funds|the money) <oops>[ {recent}][, can you stop it|, how do I cancel|, please reverse it|, can I undo it|, I need it back|, help]?
         I (accidentally|mistakenly|wrongly|stupidly|just) (sent|transferred) (money|{amount}|funds) <oops>[, cancel it please|. How do I reverse this|, can I get it back|, what can I do]?
-        (is it possible|is there any way|is there a way|would it be possible|is it too late|can I still) (to |)<cancel> (a|my|the) <transfer>[ I made {recent}| after sending| I just sent]?
+        ((is it possible|is there any way|is there a way|would it be possible|is it too late) to|can I still) <cancel> (a|my|the) <transfer>[ I made {recent}| after sending| I just sent]?
         I['ve| have] (entered|typed|put in|used|gave) the wrong (account number|details|sort code|amount|account details|recipient)[ for a transfer| on my transfer], (how do I cancel|can I cancel it|can you stop it|please cancel the transfer|I need to cancel)?
         I (changed my mind|no longer want|don't want) (about|to make|to go through with|) (a|the|that|my) transfer[ I made {recent}], (cancel it please|can I cancel it|how do I stop it)?
         (cancel|stop|please cancel|please stop|urgently stop|reverse) (my|the|a|this|that) (transfer|last transfer|bank transfer|transfer from {recent}|pending transfer)[ please| now| immediately| before it goes]
-        how (long|much time|late) (do I have|have I got|can I wait|) to <cancel> (a|my) transfer?
+        how (long|much time) (do I have|have I got) to <cancel> (a|my) transfer?
         I need (a transfer cancelled|my transfer cancelled|to get a transfer back|my transfer stopped|you to cancel my transfer|a transfer reversed|help cancelling a transfer|to cancel this transfer asap)
         (I made a mistake|I messed up|there was a mistake|there's an error) (with|on|in) (a|my) (transfer|bank transfer)[, how do I cancel it|, I need to cancel|, cancel it please|, can you reverse it]?
         (what|what do I do|what can I do|what should I do|what happens) if I (want to cancel a transfer|need to cancel a transfer|sent money to the wrong account|transferred to the wrong person|made a wrong transfer)?
@@ -465,7 +465,7 @@ SENTENCES = {
         what is this <cash>[ of {amount}| in {place}][ on my account| on my statement][, I didn't make it|? It wasn't me]?
     """,
     "money/top_up": """
-        why (isn't|wasn't|is|was) my (top up|top-up|topup) (accepted|going through|working|completed|successful|not accepted|not completed|not successful)[ {ago}]?
+        why (is|was) my (top up|top-up|topup) (not accepted|not going through|not working|not completed|unsuccessful)[ {ago}]?
         (my|the) (top up|top-up|topup) (has been|was|got|is) (reverted|returned|reversed|cancelled|denied|blocked|undone|sent back)[ {ago}][, why|<help>]?
         I (did|made|tried|attempted|just tried) a (top up|top-up|topup)[ of {amount}| {ago}] (but|and) (it failed|it didn't work|it was declined|it got cancelled|it hasn't gone through|it was rejected)
         (I was|I got|I am|I keep being|I keep getting) (declined|rejected|refused|denied) (when topping up|when I top up|for a top up|trying to top up|while topping up)[ with {amount}| today]<help>
@@ -490,8 +490,8 @@ SENTENCES = {
         (top up|top-up) (failed|rejected|unsuccessful|declined|error|denied|problem|cancelled)[, why| again| today| {ago}]<help>
         the top up (I did|I made|I tried)[ {ago}] (failed|was rejected|didn't work|hasn't worked|is not there|did not complete|got cancelled)
         how (do I|can I) (fix|sort out|solve|retry|redo) (a failed top up|my failed top up|a top up that failed|a rejected top-up)?
-        (is there|there is|I have) (a problem|an issue|something wrong) with (topping up|top ups|my top up|top-ups)[ today|, mine failed|, it doesn't work]?
-        (are|is) top ups? (down|not working|broken|out of order)[ today| right now| at the moment]?
+        (is there|there is|I have) (a problem|an issue|something wrong) with (topping up|top ups|my top up|top-ups)[ today|, mine failed|, it doesn't work]
+        are top ups (down|not working|broken|out of order)[ today| right now| at the moment]?
         I (keep getting|got|get|received) (an error|a message that it failed|a failure message|a rejected message) when (topping up|I top up|I try to top up|trying to top up)
         my money (didn't|did not|won't) (load|top up|go in) when I (topped up|tried to top up)[ {ago}]
         my top up (isn't|is not|hasn't been|still isn't) (showing|added|credited|in my account|going through)[, did it fail|. I think it failed]
@@ -537,7 +537,7 @@ SENTENCES = {
         how (do you|does the bank|are) (calculate|work out|set|decide|determine|your exchange rates calculated|exchange rates worked out|the rates set|come up with)( your| the|) (exchange rate|exchange rates|rate|rates|conversion)?
         how is (the|your) <rate> (calculated|determined|set|worked out|decided|fixed)?
         where (can|do|could) I (see|find|check|look up|view) (the|your|today's|the current|the latest) (<rate>|exchange rates|rates)[ for {currency}| in the app| before I pay]?
-        where do (you|your exchange rates|your rates|the exchange rates|you get your rates) (come from|get them|get your exchange rate from|from)?
+        where do (your exchange rates come from|you get your rates from|the exchange rates come from|you take the exchange rate from|your rates come from)?
         (is|are) (your|the) (exchange rate|exchange rates|rate|rates) (good|any good|fair|competitive|better than others|the best|better than a bureau de change|the same as the interbank rate|fixed|live|up to date|worse at weekends)?
         (do|will|would) I get (a good|the best|a fair|a better|the interbank|the real|the market|the mid-market|the current|the same) (rate|exchange rate)[ for {currency}| abroad| with my card| in {place}| at the weekend]?
         do you (use|give|offer|apply|follow) the (interbank|mid-market|market|Mastercard|Visa|official|real|live|current) (rate|exchange rate)[ for {currency}]?
@@ -554,7 +554,7 @@ SENTENCES = {
         (what's|what is) (the best|a good|the going|the current|the latest) (exchange rate|rate) (for {currency}|to {currency}|right now|today)?
         (what|how) (about|are|good are|fair are) your (exchange rates|rates for {currency}|rates)[ like| these days| compared with others| at weekends]?
         (is there|do you have) (a list|a page|a table|an overview|a calculator) (of|with|for) (exchange rates|your exchange rates|currency rates|the current rates)?
-        when is the (best time|right time|exchange rate best|exchange rate fixed|rate set) (to exchange|for buying {currency}|for changing money|when I pay|)?
+        when is (the exchange rate fixed|the rate set|the exchange rate best|the best time to exchange money)?
         (at|on) what (exchange rate|rate|basis) (do you convert|will my money be converted|is my money exchanged|do you exchange|are my payments converted)[ into {currency}| to {currency}]?
         (is|will) the (exchange rate|rate) (the one|be the one|be that) (on the day|when I paid|at the time of purchase|of the day I pay|when the payment settles)?
         can I (see|know|check|lock in|fix|find out) (the|an|today's) (exchange rate|rate)[ in advance| in the app| for {currency}| before I exchange]?
@@ -600,7 +600,7 @@ SENTENCES = {
         <canyou> (help me <verifyme>|verify my identity|tell me how to <verifyme>|explain the identity check|explain how identity verification works|verify me)[ please]?
         I (uploaded|sent|have sent|submitted|gave you) my (passport|ID|documents|driving licence|selfie|proof of address)[ {ago}] (but I'm not verified|and am still not verified|, what's next for verification|to verify my identity but nothing happened|, is my identity verified now)
         I don't have (a passport|a driving licence|an ID card|any photo ID|proof of address), (how do I <verifyme>|can I still <verifyme>|how can I verify my identity|what else can I use to verify)?
-        (where|how|when) (is|does|do I get) (the identity check|identity verification|the ID verification|verified|the verification of my identity) (in the app|work|done|happen|take place|)?
+        (where is (the identity check|identity verification|the ID verification)[ in the app]|how (is|does) (the identity check|identity verification) (done|work)|when (do I get verified|does the identity check take place))?
         (identity verification|identity check|ID verification|verifying my identity|ID check)[, how does it work|, how|, what do I need|, where do I do it| help| please]?
         (what's|what is) (the best|the easiest|the quickest|the correct|the right) way to <verifyme>?
         (is there|are there) (information|instructions|info|a guide|help|anything|a page) (on|about|for) (how to <verifyme>|the identity check|verifying my identity|identity verification)?
@@ -658,7 +658,7 @@ SENTENCES = {
         (this|your) (bank|service|app) is (terrible|rubbish|useless|awful|a joke|too expensive), (close my account|I want to close my account|how do I delete my account|I'm leaving|cancel my account)
         (account closure|account termination|close account|delete account|cancel account)[ request| please|, how| form]?
         I (opened|made|created) (an account|this account) (by mistake|{ago}|just to try it) and (want to close it|want to delete it|don't need it|would like it closed)
-        (can|will|could) (you|my account) (be closed|be deleted|delete everything you have on me|remove my account|close it) (and my money sent elsewhere|with money still in it|even with a negative balance|at once|today)?
+        (can|will|could) (my account be closed|my account be deleted|you remove my account|you close my account) (and my money sent elsewhere|with money still in it|even with a negative balance|at once|today)?
         I have (two accounts|another bank|too many accounts), (please close this one|I want to close one|how do I close this account)?
         ~it's not you, it's me, but I won't be banking here any longer
         ~I've had enough, where do I sign to leave
