@@ -186,17 +186,13 @@ def task_score(
     batch_size: int,
 ) -> Measure:
     """The task's own metric on `rows`: macro-F1 for labels, else exact match. DataError where nothing can be scored."""
-    completions = generate(
-        model, tokenizer, [row.prompt for row in rows], max_new_tokens=max_new_tokens, batch_size=batch_size
-    )
+    completions = generate(model, tokenizer, [row.prompt for row in rows], max_new_tokens=max_new_tokens, batch_size=batch_size)
     answers = read_answers(rows, completions, task)
     for metric in (primary_metric(task), "exact_match"):
         scores = score({"model": answers}, [metric]).measures["model"] if answers else []
         if scores:
             return scores[0]
-    raise DataError(
-        f"none of the {len(rows)} rows has a label or a completion to score against. Export a split with completions."
-    )
+    raise DataError(f"none of the {len(rows)} rows has a label or a completion to score against. Export a split with completions.")
 
 
 def read_answers(rows: Sequence[Row], completions: Sequence[str], task: TaskSpec) -> list[Answer]:
@@ -212,9 +208,7 @@ def user_text(prompt: Sequence[Message]) -> str:
     return next((m["content"] for m in reversed(prompt) if m["role"] == "user"), "")
 
 
-def evaluate_run(
-    run_dir: Path, config: TrainConfig, manifest: Manifest, *, progress: Progress | None = None
-) -> list[dict[str, Any]]:
+def evaluate_run(run_dir: Path, config: TrainConfig, manifest: Manifest, *, progress: Progress | None = None) -> list[dict[str, Any]]:
     """Evaluate every stage that a run has on every set, and write the run's evaluation files.
 
     Returns evaluation.json's lines. Raises DataError when the export has no rows to evaluate on.
@@ -419,9 +413,7 @@ def read_jsonl(path: Path, task: TaskSpec) -> list[Row]:
                 Row(
                     id=str(record.get("id", f"{number:06d}")),
                     prompt=_prompt(record, task),
-                    completion=completion
-                    if completion is None or isinstance(completion, str)
-                    else completion[0]["content"],
+                    completion=completion if completion is None or isinstance(completion, str) else completion[0]["content"],
                     label=None if label is None else str(label),
                     kind=record.get("kind"),
                     topic=record.get("topic"),
@@ -429,9 +421,7 @@ def read_jsonl(path: Path, task: TaskSpec) -> list[Row]:
                 )
             )
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise DataError(
-                f'{path}:{number}: not {{"text" or "prompt", "label" or "intent", "completion"}}: {error!r}'
-            ) from error
+            raise DataError(f'{path}:{number}: not {{"text" or "prompt", "label" or "intent", "completion"}}: {error!r}') from error
     if not rows:
         raise DataError(f"{path}: has no rows. One JSON object per line is expected.")
     return rows

@@ -132,9 +132,7 @@ def _word_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, words)) + r")(?!\w)", re.IGNORECASE)
 
 
-def read_answer(
-    task: TaskSpec, text: str, completion: str, reference: str | None = None, label: str | None = None
-) -> Answer:
+def read_answer(task: TaskSpec, text: str, completion: str, reference: str | None = None, label: str | None = None) -> Answer:
     """Read a completion for the input `text`. A missing `label` is taken from the reference where that has one."""
     as_json = task.output == "json"
     parsed = parse_object(completion) if as_json else None
@@ -181,15 +179,18 @@ def _squad_tokens(text: str) -> list[str]:
 
 
 def is_json(answer: Answer) -> float | None:
+    """The answer is one JSON object and nothing else."""
     return float(answer.parsed is not None) if answer.task.output == "json" else None
 
 
 def fits_schema(answer: Answer) -> float | None:
+    """The answer is JSON and fits the task's schema."""
     applies = answer.task.output == "json" and answer.task.output_schema is not None
     return float(answer.schema_valid) if applies else None
 
 
 def label_right(answer: Answer) -> float | None:
+    """The label is the reference's; an answer without a readable label is wrong."""
     return None if answer.label is None else float(answer.predicted == answer.label)
 
 
@@ -207,11 +208,13 @@ def decision_right(answer: Answer) -> float | None:
 
 
 def abstains_when_it_must(answer: Answer) -> float | None:
+    """Applies to rows outside the task's scope."""
     must = answer.task.abstain_label is not None and answer.label == answer.task.abstain_label
     return float(answer.predicted == answer.label) if must else None
 
 
 def abstains_rightly(answer: Answer) -> float | None:
+    """Applies to rows that the model declined."""
     abstain = answer.task.abstain_label
     if abstain is None or answer.label is None or answer.predicted != abstain:
         return None
@@ -219,6 +222,7 @@ def abstains_rightly(answer: Answer) -> float | None:
 
 
 def abstains_wrongly(answer: Answer) -> float | None:
+    """Applies to rows inside the task's scope."""
     abstain = answer.task.abstain_label
     if abstain is None or answer.label is None or answer.label == abstain:
         return None
@@ -275,18 +279,18 @@ def says_forbidden(answer: Answer) -> float | None:
     if answer.parsed is None:
         said = answer.completion
     else:
-        said = json.dumps(
-            [v for k, v in answer.parsed.items() if k != answer.task.label_field], ensure_ascii=False, default=str
-        )
+        said = json.dumps([v for k, v in answer.parsed.items() if k != answer.task.label_field], ensure_ascii=False, default=str)
     return float(_word_pattern(answer.task.forbidden).search(said) is not None)
 
 
 def names_label_instead(answer: Answer) -> float | None:
+    """A row outside the scope got another label; an unreadable answer is not counted here."""
     must = answer.task.abstain_label is not None and answer.label == answer.task.abstain_label
     return float(answer.predicted is not None and answer.predicted != answer.label) if must else None
 
 
 def behaves_badly(answer: Answer) -> float | None:
+    """Any of the three bad behaviours that apply to the row."""
     checks = (invents_entity(answer), says_forbidden(answer), names_label_instead(answer))
     applied = [c for c in checks if c is not None]
     return max(applied) if applied else None
@@ -497,15 +501,9 @@ def score(
     splits = np.cumsum([counts.shape[1] for counts in tallies.values()])[:-1]
     sums = np.split(resampled_sums(np.hstack(list(tallies.values())), seed=seed, resamples=resamples), splits, axis=1)
     spread = {(m, name): METRICS[name].statistic(s) for (m, name), s in zip(tallies, sums, strict=True)}
-    measures = {
-        m: [_measure(name, tallies[m, name], spread[m, name]) for name in metrics if (m, name) in tallies]
-        for m in models
-    }
+    measures = {m: [_measure(name, tallies[m, name], spread[m, name]) for name in metrics if (m, name) in tallies] for m in models}
     comparisons = [
-        _compare(name, a, b, tallies, spread)
-        for a, b in pairs
-        for name in metrics
-        if (a, name) in tallies and (b, name) in tallies
+        _compare(name, a, b, tallies, spread) for a, b in pairs for name in metrics if (a, name) in tallies and (b, name) in tallies
     ]
     return Scores(measures, comparisons)
 
@@ -523,9 +521,7 @@ def _measure(name: str, counts: Floats, spread: Floats) -> Measure:
     return Measure(name, value, low, high, n)
 
 
-def _compare(
-    name: str, a: str, b: str, tallies: Mapping[tuple[str, str], Floats], spread: Mapping[tuple[str, str], Floats]
-) -> Comparison:
+def _compare(name: str, a: str, b: str, tallies: Mapping[tuple[str, str], Floats], spread: Mapping[tuple[str, str], Floats]) -> Comparison:
     metric, ours, theirs = METRICS[name], tallies[a, name], tallies[b, name]
     difference = float(metric.statistic(theirs.sum(0)) - metric.statistic(ours.sum(0)))
     n = int((ours.any(axis=1) | theirs.any(axis=1)).sum())

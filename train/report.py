@@ -1,0 +1,686 @@
+"""A run's report.html: one file to send to someone who was not there. No script, no font, nothing fetched.
+
+    path = write_report(Path("runs/latest"))
+
+It reads only what the run wrote (run.json, history.json, evaluation.json, comparisons.json, answers.parquet) and the
+manifest of the data. A part that a run does not have is said to be missing; the rest of the report stands.
+"""
+
+import hashlib
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import matplotlib
+import pyarrow.parquet as pq
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from train.errors import DataError
+from train.metrics import BAD_BEHAVIOURS, GLOSSARY, wilson
+
+MODELS = ("base", "sft", "dpo", "merged")
+MAIN_METRICS = ("json_validity", "label_accuracy", "macro_f1", "entity_f1", "decision_match", "exact_match")
+# Okabe and Ito's colours (2008), told apart with every common colour blindness; the shapes differ too.
+LOOK = {"base": ("#7f7f7f", "o"), "sft": ("#0072B2", "s"), "dpo": ("#D55E00", "D"), "merged": ("#009E73", "^")}
+OTHER_LOOK = ("#CC79A7", "v")
+INK = "#010203"  # becomes the page's own text colour, so that plots are readable on light and dark
+SECTIONS = (
+    ("result", "Result"),
+    ("data", "Data"),
+    ("training", "Training"),
+    ("evaluation", "Evaluation"),
+    ("labels", "Labels"),
+    ("behaviour", "Bad behaviour"),
+    ("samples", "Answers"),
+    ("general", "General abilities"),
+    ("limits", "Limits"),
+    ("reproduce", "Reproduce"),
+)
+
+
+class Run(NamedTuple):
+    """What a run left behind; None or empty where it left nothing."""
+
+    folder: Path
+    record: dict[str, Any]
+    manifest: dict[str, Any] | None
+    manifest_changed: bool
+    history: list[dict[str, Any]]
+    measures: list[dict[str, Any]]
+    comparisons: list[dict[str, Any]]
+    answers: list[dict[str, Any]]
+
+    @property
+    def sets(self) -> list[str]:
+        """Sets that were evaluated: `test` first, then the external ones; `general` has a section of its own."""
+        found = dict.fromkeys(m["set"] for m in self.measures)
+        return [s for s in found if s != "general"]
+
+    @property
+    def models(self) -> list[str]:
+        """Models that were evaluated, in the order in which they came to be."""
+        found = dict.fromkeys(m["model"] for m in self.measures)
+        return sorted(found, key=lambda m: MODELS.index(m) if m in MODELS else len(MODELS))
+
+    @property
+    def tuned(self) -> str | None:
+        """The last trained stage: what the run is about."""
+        return next((m for m in ("dpo", "sft", "merged") if m in self.models), None)
+
+    def measure(self, name: str, model: str, metric: str) -> dict[str, Any] | None:
+        """One measure, or None."""
+        wanted = (name, model, metric)
+        return next((m for m in self.measures if (m["set"], m["model"], m["metric"]) == wanted), None)
+
+    def comparison(self, name: str, metric: str, a: str, b: str) -> dict[str, Any] | None:
+        """One comparison b - a, or None."""
+        wanted = (name, metric, a, b)
+        return next((c for c in self.comparisons if (c["set"], c["metric"], c["a"], c["b"]) == wanted), None)
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write run_dir/report.html and return its path.
+
+    Raises DataError when run_dir is no folder, or when one of its files cannot be read.
+    """
+    run = read_run(run_dir)
+    source = (Path(__file__).parent / "report_template.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    page = environment.from_string(source).render(
+        title=run.record.get("name") or run.folder.name,
+        subtitle=_subtitle(run),
+        sections=SECTIONS,
+        headline=headline(run),
+        tiles=_tiles(run),
+        overview_plot=_overview_plot(run),
+        data=_data(run),
+        stages=_stages(run),
+        training_notes=[s["guard"] for s in run.record.get("stages", {}).values() if s.get("guard")],
+        sft_plot=_sft_plot(run.history),
+        sft_caption=_sft_caption(run.history),
+        dpo_plot=_dpo_plot(run.history),
+        evaluation=_evaluation(run),
+        glossary=[(n, g) for n, g in GLOSSARY.items() if any(m["metric"] == n for m in run.measures)],
+        labels=_labels(run),
+        behaviour=_behaviour(run),
+        samples=_samples(run),
+        samples_about="rows that all models have wrong or right, rows that a stage mended, rows that one broke.",
+        general=_general(run),
+        limits=_limits(run),
+        reproduce=_reproduce(run),
+    )
+    path = run_dir / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def read_run(run_dir: Path) -> Run:
+    """Read a run's files. Raises DataError as `write_report` does."""
+    if not run_dir.is_dir():
+        raise DataError(f"{run_dir}: no such run. Runs are in runs/; name one, or train with `make train`.")
+    record = _read(run_dir / "run.json") or {}
+    manifest, changed = None, False
+    for path in (run_dir / "manifest.json", Path(record.get("data") or "-") / "manifest.json"):
+        if path.is_file():
+            manifest = _read(path)
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            changed = record.get("manifest_sha256") not in (None, digest)
+            break
+    answers: list[dict[str, Any]] = []
+    if (run_dir / "answers.parquet").is_file():
+        try:
+            answers = pq.read_table(run_dir / "answers.parquet").to_pylist()
+        except (OSError, ValueError) as error:
+            raise DataError(f"{run_dir / 'answers.parquet'}: cannot be read: {error}. Evaluate again.") from error
+    lists = [_read(run_dir / f"{name}.json") or [] for name in ("history", "evaluation", "comparisons")]
+    return Run(run_dir, record, manifest, changed, *lists, answers)
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON: {error}. Run the stage that writes it again.") from error
+
+
+# --- words ---------------------------------------------------------------------------------------------------------
+
+
+def percent(value: float) -> str:
+    """`0.9123` -> `91.2 %`."""
+    return f"{100 * value:.1f} %"
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def _with_interval(m: dict[str, Any] | None) -> Markup | str:
+    if m is None:
+        return "-"
+    return Markup("{} <small>({})</small>").format(f"{100 * m['value']:.1f}", _interval(m["low"], m["high"]))
+
+
+def _difference(c: dict[str, Any] | None) -> Markup | str:
+    """A difference with its interval and a mark, in points; better and worse as the metric's own direction says."""
+    if c is None:
+        return "-"
+    kind, mark = _verdict(c)
+    cell = Markup('<span class="{}">{} {}</span> <small>({} to {})</small>')
+    low, high = (f"{100 * c[k]:+.1f}" for k in ("low", "high"))
+    return cell.format(kind, mark, f"{100 * c['difference']:+.1f}", low, high)
+
+
+def _verdict(c: dict[str, Any]) -> tuple[str, str]:
+    if c["low"] <= 0 <= c["high"]:
+        return "unclear", "≈"
+    better = (c["difference"] > 0) == GLOSSARY[c["metric"].split("/")[0]].higher_is_better
+    return ("better", "▲") if better else ("worse", "▼")
+
+
+def _subtitle(run: Run) -> str:
+    record = run.record
+    parts = [
+        f"student {record['student']}" if record.get("student") else "",
+        record.get("method", ""),
+        f"run {record['id']}" if record.get("id") else "",
+        record.get("created", ""),
+    ]
+    return " · ".join(str(p) for p in parts if p) or "no run.json in this folder"
+
+
+def headline(run: Run) -> list[str]:
+    """The result in sentences that need no glossary."""
+    if not run.measures:
+        return ["This run was not evaluated, so nothing can be said about the student yet."]
+    sentences = []
+    for name in run.sets[:3]:
+        metric = next((k for k in ("label_accuracy", "exact_match", "rouge_l") if run.measure(name, run.models[-1], k)), None)
+        last = run.measure(name, run.tuned or run.models[0], metric) if metric else None
+        if metric is None or last is None:
+            continue
+        what = {"label_accuracy": "names the right label", "exact_match": "gives the wanted answer"}.get(metric, "scores")
+        where = f"{last['n']:,} held-out rows" if name == "test" else f"the {last['n']:,} rows of {name}"
+        text = f"On {where}, the tuned student {what} in {percent(last['value'])} of cases ({_interval(last['low'], last['high'])})"
+        base = run.measure(name, "base", metric)
+        if base and last["model"] != "base":
+            text += f"; before training it was {percent(base['value'])}"
+            change = run.comparison(name, metric, "base", last["model"])
+            if change:
+                text += ", a clear difference" if _verdict(change)[0] != "unclear" else ", which is no clear difference"
+        sentences.append(text + ".")
+    bad = next((c for s in run.sets if (c := run.comparison(s, "bad_behaviour", "sft", "dpo"))), None)
+    if bad:
+        before, after = (run.measure(bad["set"], m, "bad_behaviour") for m in ("sft", "dpo"))
+        verdict = {"better": "fewer", "worse": "more", "unclear": "no clear change"}[_verdict(bad)[0]]
+        if before and after:
+            sentences.append(
+                f"Bad answers (invented facts, asking for secrets, not declining) went from {percent(before['value'])} after SFT "
+                f"to {percent(after['value'])} after DPO: {verdict} ({_signed(bad)} points)."
+            )
+    forgotten = run.comparison("general", "exact_match", "base", run.tuned or "")
+    if forgotten:
+        verdict = {"better": "rose", "worse": "fell", "unclear": "did not clearly change"}[_verdict(forgotten)[0]]
+        sentences.append(f"General abilities {verdict} ({_signed(forgotten)} points).")
+    return sentences or ["The sets that were evaluated have neither labels nor references for the headline."]
+
+
+def _signed(c: dict[str, Any]) -> str:
+    return f"{100 * c['difference']:+.1f}, interval {100 * c['low']:+.1f} to {100 * c['high']:+.1f}"
+
+
+def _tiles(run: Run) -> list[dict[str, str]]:
+    """For each main metric of the first set: base -> sft -> dpo."""
+    if not run.sets:
+        return []
+    tiles = []
+    for metric in MAIN_METRICS:
+        found = [m for model in ("base", "sft", "dpo") if (m := run.measure(run.sets[0], model, metric))]
+        if found:
+            last = found[-1]
+            tiles.append(
+                {
+                    "name": f"{metric}: {' → '.join(m['model'] for m in found)}",
+                    "value": " → ".join(f"{100 * m['value']:.1f}" for m in found) + " %",
+                    "detail": f"{last['model']}: 95 % interval {_interval(last['low'], last['high'])}, {last['n']:,} rows",
+                }
+            )
+    return tiles
+
+
+# --- tables --------------------------------------------------------------------------------------------------------
+
+
+def _share(part: int, whole: int) -> str:
+    if not whole:
+        return "-"
+    return f"{percent(part / whole)} ({_interval(*wilson(part, whole))})"
+
+
+def _data(run: Run) -> dict[str, Any] | None:
+    if run.manifest is None:
+        return None
+    manifest, data = run.manifest, run.manifest.get("data") or {}
+    lines = []
+    if run.manifest_changed:
+        lines.append("Note: the data folder was exported again after this run; what follows is the newer export.")
+    if "examples" in data:
+        lines.append(
+            f"{data['examples']:,} examples were made; {data.get('accepted', 0):,} were accepted and "
+            f"{data.get('rejected', 0):,} dropped, each with a reason that stays in the store."
+        )
+    teachers = manifest.get("teachers") or []
+    if teachers:
+        named = [f"{t.get('role')}: {t.get('model')}{' (simulated, no language model)' if t.get('simulated') else ''}" for t in teachers]
+        lines.append("Who wrote them: " + "; ".join(named) + ".")
+    clean = (manifest.get("decontamination") or {}).get("passed")
+    lines.append(f"Decontamination {'passed' if clean else 'was not passed'}.")
+    review = (data.get("review") or {}).get("rates") or []
+    topics = data.get("topics") or []
+    return {
+        "lines": lines,
+        "generators": [
+            (g["generator"], f"{g['examples']:,}", f"{g['accepted']:,}", _share(g["accepted"], g["examples"]))
+            for g in data.get("generators") or []
+        ],
+        "reasons": [(r["by"], r["reason"], f"{r['count']:,}") for r in data.get("reasons") or []],
+        "topics": [(t["topic"], f"{t['target']:,}", f"{t['accepted']:,}", _topic_share(t)) for t in topics],
+        "short": sum(t["accepted"] < t["target"] for t in topics),
+        "costs": [
+            (
+                c["role"],
+                c["model"],
+                f"{c['calls']:,}",
+                f"{c['prompt_tokens'] or 0:,}",
+                f"{c['completion_tokens'] or 0:,}",
+                f"{c['cost_usd'] or 0:.2f}",
+            )
+            for c in data.get("costs") or []
+        ],
+        "sets": [(s["name"], f"{s['rows']:,}", f"{s['dropped']:,}") for s in (manifest.get("decontamination") or {}).get("sets") or []],
+        "review": [
+            (
+                r.get("reviewer", "-"),
+                r.get("stratum", "all"),
+                f"{r['reviewed']:,}",
+                f"{r['defects']:,}",
+                f"{percent(r['rate'])} ({_interval(r['low'], r['high'])})",
+            )
+            for r in review
+        ],
+    }
+
+
+def _topic_share(topic: dict[str, Any]) -> str:
+    """The manifest's interval is that of accepted of made; the point is left out where made is unknown."""
+    if topic.get("low") is None or topic.get("high") is None:
+        return "-"
+    made = topic.get("examples")
+    point = f"{percent(topic['accepted'] / made)} " if made else ""
+    return f"{point}({_interval(topic['low'], topic['high'])})"
+
+
+def _stages(run: Run) -> list[tuple[str, str, str]]:
+    rows = []
+    for name, s in (run.record.get("stages") or {}).items():
+        if s.get("skipped"):
+            rows.append((name, "not run", str(s["skipped"])))
+            continue
+        what = [
+            f"{s['rows']:,} rows" if s.get("rows") else "",
+            f"{s['general_rows']:,} of them general" if s.get("general_rows") else "",
+            f"{s['pairs']:,} pairs" if s.get("pairs") else "",
+            f"{s['rows_dropped']:,} rows left out" if s.get("rows_dropped") else "",
+            f"{s['pairs_dropped']:,} pairs left out" if s.get("pairs_dropped") else "",
+            f"{s['steps']:,} steps" if s.get("steps") else "",
+            f"{100 * s['trainable'] / s['parameters']:.2f} % of {s['parameters']:,} parameters trained"
+            if s.get("trainable") and s.get("parameters")
+            else "",
+        ]
+        result = [
+            f"best {s['best']['value']:.3f} at step {s['best']['step']}" if s.get("best") else "",
+            f"kept: {s['kept']} weights" if s.get("kept") else "",
+            f"{s['tokens_per_second']:,} tokens/s" if s.get("tokens_per_second") else "",
+            f"{s['seconds']:.0f} s" if s.get("seconds") else "",
+        ]
+        if any(what) or any(result):
+            rows.append((name, ", ".join(w for w in what if w) or "-", ", ".join(r for r in result if r) or "-"))
+    return rows
+
+
+def _evaluation(run: Run) -> list[dict[str, Any]]:
+    parts = []
+    for name in run.sets:
+        models = [m for m in run.models if any(x["set"] == name and x["model"] == m for x in run.measures)]
+        pairs = dict.fromkeys((c["a"], c["b"]) for c in run.comparisons if c["set"] == name)
+        metrics = dict.fromkeys(m["metric"] for m in run.measures if m["set"] == name)
+        rows = []
+        for metric in (m for m in GLOSSARY if m in metrics):
+            found = {m: run.measure(name, m, metric) for m in models}
+            n = max(m["n"] for m in found.values() if m)
+            better = "" if GLOSSARY[metric].higher_is_better else " ↓"
+            cells: list[Any] = [metric + better, f"{n:,}", *(_with_interval(m) for m in found.values())]
+            cells += [_difference(run.comparison(name, metric, a, b)) for a, b in pairs]
+            rows.append(cells)
+        head = ["metric", "rows", *models, *(f"{a} → {b}" for a, b in pairs)]
+        about = (
+            "Held-out rows of the same generators as the training rows: they share the teacher's habits, so they flatter."
+            if name == "test"
+            else "An external set that no training row was made from: the honest figure."
+        )
+        parts.append(
+            {
+                "name": name,
+                "about": about,
+                "rows": f"{max((m['n'] for m in run.measures if m['set'] == name), default=0):,}",
+                "head": head,
+                "table": rows,
+                "numbers": tuple(range(1, len(head))),
+            }
+        )
+    return parts
+
+
+def _labels(run: Run) -> list[dict[str, Any]]:
+    parts = []
+    for name in run.sets:
+        rows = [a for a in run.answers if a["set"] == name and a["label"]]
+        models = [m for m in run.models if m != "merged" and any(a["model"] == m for a in rows)]
+        if not models or all(a["predicted"] is None for a in rows):
+            continue
+        last = models[-1]
+        counts = Counter((a["model"], a["label"]) for a in rows)
+        right = Counter((a["model"], a["label"]) for a in rows if a["predicted"] == a["label"])
+        labels = sorted({a["label"] for a in rows}, key=lambda x: (right[last, x] / max(counts[last, x], 1), x))
+        wrong = Counter(
+            (a["label"], a["predicted"] or "no readable label") for a in rows if a["model"] == last and a["predicted"] != a["label"]
+        )
+        parts.append(
+            {
+                "name": name,
+                "model": f"worst first for {last}",
+                "models": models,
+                "numbers": tuple(range(1, 2 + len(models))),
+                "recall": [
+                    (label, f"{counts[last, label]:,}", *(_share(right[m, label], counts[m, label]) for m in models)) for label in labels
+                ],
+                "confusions": [
+                    (a, b, f"{n} of {counts[last, a]}") for (a, b), n in sorted(wrong.items(), key=lambda x: (-x[1], x[0]))[:10]
+                ],
+            }
+        )
+    return parts
+
+
+def _behaviour(run: Run) -> dict[str, Any] | None:
+    models = [m for m in ("base", "sft", "dpo") if m in run.models]
+    rows = []
+    for name in run.sets:
+        for metric in BAD_BEHAVIOURS:
+            found = [run.measure(name, m, metric) for m in models]
+            if any(found):
+                n = max(m["n"] for m in found if m)
+                rows.append(
+                    (f"{name}: {metric}", f"{n:,}", *map(_with_interval, found), _difference(run.comparison(name, metric, "sft", "dpo")))
+                )
+    head = ["behaviour", "rows", *models, "sft → dpo"]
+    return {"head": head, "rows": rows, "numbers": tuple(range(1, len(head)))} if rows else None
+
+
+def _general(run: Run) -> dict[str, Any] | None:
+    metrics = list(dict.fromkeys(m["metric"] for m in run.measures if m["set"] == "general"))
+    if not metrics:
+        return None
+    models = [m for m in run.models if run.measure("general", m, "exact_match")]
+    rows = []
+    for metric in metrics:
+        found = [run.measure("general", m, metric) for m in models]
+        n = max(m["n"] for m in found if m)
+        change = run.comparison("general", metric, "base", run.tuned or "")
+        rows.append((metric.partition("/")[2] or "all skills", f"{n:,}", *map(_with_interval, found), _difference(change)))
+    head = ["skill", "rows", *models, f"base → {run.tuned}"]
+    return {"head": head, "rows": rows, "numbers": tuple(range(1, len(head)))}
+
+
+def _samples(run: Run, each: int = 2) -> list[dict[str, Any]]:
+    """A few rows of each fate, drawn by the hash of the id."""
+    models = [m for m in run.models if m in ("base", "sft", "dpo")] or run.models
+    rows: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for a in run.answers:
+        if a["set"] in run.sets and a["model"] in models:
+            rows.setdefault((a["set"], a["id"]), {})[a["model"]] = a
+    fates: dict[str, list[tuple[str, str]]] = {}
+    for key in sorted(rows, key=lambda k: hashlib.sha256("/".join(k).encode()).hexdigest()):
+        if len(rows[key]) == len(models):
+            fates.setdefault(_fate([(m, not rows[key][m]["failed"]) for m in models]), []).append(key)
+    samples = []
+    for fate in sorted(fates):
+        for key in fates[fate][:each]:
+            first = rows[key][models[0]]
+            samples.append(
+                {
+                    "set": key[0],
+                    "why": fate,
+                    "input": first["input"],
+                    "wanted": first["reference"] or first["label"] or "-",
+                    "answers": [(m, rows[key][m]["completion"] or "(empty)", not rows[key][m]["failed"]) for m in models],
+                }
+            )
+    return samples
+
+
+def _fate(outcomes: Sequence[tuple[str, bool]]) -> str:
+    """What happened to a row from model to model, in words."""
+    right = [ok for _, ok in outcomes]
+    if len(set(right)) == 1:
+        return "right in every stage" if right[0] else "wrong in every stage"
+    steps = [
+        f"{'mended' if now else 'broken'} by {name}"
+        for (_, before), (name, now) in pairwise(outcomes)
+        if before != now
+    ]
+    return ", ".join(steps)
+
+
+def _limits(run: Run) -> list[str]:
+    lines = []
+    teachers = (run.manifest or {}).get("teachers") or []
+    if any(t.get("simulated") for t in teachers):
+        lines.append(
+            "The teacher was simulated: an offline program with a grammar and a rule table, no language model. The figures show "
+            "that the pipeline works and which stage gave what, not how well a real teacher would teach."
+        )
+    if "students/tiny" in str(run.record.get("student", "")):
+        lines.append(
+            "The built-in student is tiny, a few million parameters. Logistic regression on word counts beats it on the same "
+            "rows: the demo does not show that a tiny language model is the right tool for this task."
+        )
+    lines.append(
+        "Held-out rows come from the same generators as the training rows and share the teacher's grammar and its errors. "
+        "The external and hand-written sets are the honest figures" + ("." if len(run.sets) > 1 else "; this run evaluated none.")
+    )
+    sizes = {s: max(m["n"] for m in run.measures if m["set"] == s) for s in run.sets}
+    if sizes:
+        widths = "; ".join(f"{s}: {n:,} rows, up to ±{100 * 0.98 / n**0.5:.1f} points" for s, n in sizes.items())
+        lines.append(f"Sample size limits what can be seen. A share's 95 % interval is as wide as ({widths}); smaller effects stay hidden.")
+    lines.append(
+        "Intervals cover the choice of rows, not the luck of training: another seed gives other weights. They treat rows as "
+        "independent, and none is corrected for the number of metrics looked at."
+    )
+    return lines
+
+
+def _reproduce(run: Run) -> dict[str, Any] | None:
+    record = run.record
+    if not record:
+        return None
+    proof = _read(run.folder / "template_proof.json") or {}
+    names = ("id", "created", "student", "method", "seed", "data", "manifest_sha256", "config_sha256")
+    rows = [(n, str(record[n])) for n in names if record.get(n) is not None]
+    if run.manifest:
+        taxonomy = run.manifest.get("taxonomy") or {}
+        extra = {
+            "data: seed": run.manifest.get("seed"),
+            "data: recipe_sha256": run.manifest.get("recipe_sha256"),
+            "data: taxonomy": taxonomy.get("name"),
+            "data: taxonomy sha256": taxonomy.get("sha256"),
+        }
+        rows += [(k, str(v)) for k, v in extra.items() if v is not None]
+    if proof.get("template_sha256"):
+        rows.append(("chat template sha256", proof["template_sha256"]))
+        rows.append(
+            ("chat template proof", f"{proof.get('rows_proved', 0):,} of {proof.get('rows_encoded', 0):,} rows shown equal to inference")
+        )
+    name = record.get("name", "NAME")
+    command = f"make datagen RECIPE=recipes/{name}.yaml\nmake train RECIPE=recipes/{name}.yaml"
+    if "students/tiny" not in str(record.get("student", "students/tiny")):
+        command += f" STUDENT={record['student']}"
+    return {"command": command, "rows": rows, "versions": sorted((record.get("versions") or {}).items())}
+
+
+# --- plots ---------------------------------------------------------------------------------------------------------
+
+
+def _style() -> dict[str, Any]:
+    return {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "retort",
+        "font.family": "sans-serif",
+        "font.size": 10,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": "#8a8f98",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": "#8a8f98",
+        "grid.alpha": 0.25,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "legend.frameon": False,
+        "savefig.transparent": True,
+    }
+
+
+def _svg(figure: Figure, label: str) -> Markup:
+    """A figure as inline SVG: no header, no metadata, ids of its own, text in the page's font and colour."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    prefix = hashlib.sha256(label.encode()).hexdigest()[:6]
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    text = re.sub(r'(xlink:href="|url\()#', rf"\1#{prefix}-", text)
+    text = text.replace(INK, "currentColor").replace("<svg ", f'<svg role="img" aria-label="{Markup.escape(label)}" ', 1)
+    return Markup(text)
+
+
+def _overview_plot(run: Run) -> Markup | None:
+    """Main metrics with intervals: one panel per set."""
+    sets = [s for s in run.sets if any(m["set"] == s and m["metric"] in MAIN_METRICS for m in run.measures)][:3]
+    models = [m for m in run.models if m != "merged"] or run.models
+    if not sets:
+        return None
+    metrics = [k for k in MAIN_METRICS if any(m["metric"] == k and m["set"] in sets for m in run.measures)]
+    with matplotlib.rc_context(_style()):
+        figure = Figure(figsize=(9, 0.8 + 0.55 * len(metrics)), layout="constrained")
+        axes = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
+        for ax, name in zip(axes, sets, strict=True):
+            for k, model in enumerate(models):
+                colour, shape = LOOK.get(model, OTHER_LOOK)
+                found = [(i, m) for i, metric in enumerate(metrics) if (m := run.measure(name, model, metric))]
+                ax.errorbar(
+                    [100 * m["value"] for _, m in found],
+                    [i + (k - (len(models) - 1) / 2) * 0.22 for i, _ in found],
+                    xerr=_bars([m for _, m in found]),
+                    fmt=shape,
+                    color=colour,
+                    markersize=5,
+                    elinewidth=2,
+                    label=model,
+                )
+            ax.set_xlim(-3, 103)
+            ax.set_title(name, fontsize=10)
+            ax.set_xlabel("%")
+            ax.set_yticks(range(len(metrics)), metrics)
+        axes[0].invert_yaxis()
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper right", ncols=len(models))
+        return _svg(figure, f"Main metrics of {', '.join(models)} with 95 % intervals on {', '.join(sets)}")
+
+
+def _bars(found: Iterable[dict[str, Any]]) -> list[list[float]]:
+    """Lengths of error bars below and above, in per cent."""
+    pairs = [(100 * (m["value"] - m["low"]), 100 * (m["high"] - m["value"])) for m in found]
+    return [[max(0.0, a) for a, _ in pairs], [max(0.0, b) for _, b in pairs]]
+
+
+def _line(history: Sequence[dict[str, Any]], stage: str, key: str) -> tuple[list[float], list[float]]:
+    found = [(h["step"], h[key]) for h in history if h["stage"] == stage and isinstance(h.get(key), int | float)]
+    return [x for x, _ in found], [y for _, y in found]
+
+
+def _curve(ax: Any, history: Sequence[dict[str, Any]], stage: str, key: str, label: str, look: tuple[str, str]) -> None:
+    x, y = _line(history, stage, key)
+    ax.plot(x, y, color=look[0], linewidth=1.6, marker=look[1] if len(x) < 30 else None, markersize=4, label=label)
+
+
+def _metric_panel(ax: Any, history: Sequence[dict[str, Any]], stage: str) -> None:
+    points = [h for h in history if h["stage"] == stage and "metric" in h]
+    colour, shape = LOOK[stage]
+    steps, values = [h["step"] for h in points], [100 * h["value"] for h in points]
+    ax.errorbar(steps, values, yerr=_bars(points), fmt=shape + "-", color=colour, markersize=4, elinewidth=1.5, capsize=2)
+    ax.set_title(f"{points[0]['metric']} on validation rows, %" if points else "no validation", fontsize=10)
+    ax.set_xlabel("step")
+
+
+def _sft_plot(history: Sequence[dict[str, Any]]) -> Markup | None:
+    if not any(h["stage"] == "sft" for h in history):
+        return None
+    with matplotlib.rc_context(_style()):
+        figure = Figure(figsize=(9, 2.9), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _curve(left, history, "sft", "loss", "loss", LOOK["sft"])
+        left.set_title("SFT loss, nats per token", fontsize=10)
+        left.set_xlabel("step")
+        _metric_panel(right, history, "sft")
+        return _svg(figure, "SFT: training loss and validation metric by step")
+
+
+def _sft_caption(history: Sequence[dict[str, Any]]) -> str:
+    points = [h for h in history if h["stage"] == "sft" and "metric" in h]
+    return (
+        "The loss says how well the student predicts the teacher's words; the metric, with its 95 % interval"
+        + (f" on {points[-1]['n']:,} rows" if points and points[-1].get("n") else "")
+        + ", says whether its answers are right. The best point of the metric was kept."
+    )
+
+
+def _dpo_plot(history: Sequence[dict[str, Any]]) -> Markup | None:
+    if not any(h["stage"] == "dpo" for h in history):
+        return None
+    with matplotlib.rc_context(_style()):
+        figure = Figure(figsize=(9, 2.9), layout="constrained")
+        one, two, three = figure.subplots(1, 3)
+        _curve(one, history, "dpo", "margin", "margin", LOOK["dpo"])
+        one.set_title("margin of chosen over rejected", fontsize=10)
+        _curve(two, history, "dpo", "chosen_logp", "chosen", LOOK["merged"])
+        _curve(two, history, "dpo", "rejected_logp", "rejected", LOOK["dpo"])
+        two.set_title("log-probability of answers, nats", fontsize=10)
+        if two.lines:
+            two.legend(fontsize=9)
+        _metric_panel(three, history, "dpo")
+        for ax in (one, two):
+            ax.set_xlabel("step")
+        return _svg(figure, "DPO: margin, log-probabilities of chosen and rejected answers, validation metric by step")
