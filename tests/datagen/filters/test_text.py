@@ -94,7 +94,14 @@ def test_refusal_sees_an_input_that_is_a_teachers_refusal(text, bank_example, ba
 
 
 @pytest.mark.parametrize(
-    "text", ["I can't withdraw cash.", "I cannot find my card", "Sorry, I can't get my card to work", "I'm afraid I can't remember my PIN", "Sorry for asking, I can't help it"]
+    "text",
+    [
+        "I can't withdraw cash.",
+        "I cannot find my card",
+        "Sorry, I can't get my card to work",
+        "I'm afraid I can't remember my PIN",
+        "Sorry for asking, I can't help it",
+    ],
 )
 def test_refusal_leaves_customers_who_cannot_do_something(text, bank_example, bank_context):
     assert refusal(bank_example(text), bank_context) is None
