@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,7 @@ from datagen import report as reporting
 from datagen.config import LoadedRecipe, load_evaluation_sets, load_recipe, load_seeds
 from datagen.errors import ConfigError, RetortError
 from datagen.plan import count_calls, make_plan
-from datagen.records import EvaluationSet, PlanItem, Task
+from datagen.records import EvaluationSet, Example, PlanItem, Task
 from datagen.store import Store
 from datagen.taxonomy import Taxonomy, load_taxonomy
 
@@ -319,7 +319,7 @@ def review(
     if import_from is not None:
         reviewing.apply(database, reviewer, reviewing.import_jsonl(import_from), task)
     else:
-        sample = reviewing.draw_sample(reviewing.rows_to_review(database, reviewer), n=n, seed=seed)
+        sample = reviewing.draw_sample(database, reviewer=reviewer, n=n, seed=seed)
         if export_to is not None:
             reviewing.export_jsonl(sample, export_to)
             out.print(f"{len(sample)} examples in {export_to}. Fill in `decision` (accept, reject, edit), then: review --import {export_to}")
@@ -333,7 +333,7 @@ def review(
         return
     for rate in rates:
         out.print(
-            f"{rate.scope} {rate.name}: {rate.defects} defects in {rate.reviewed} reviewed: "
+            f"{rate.reviewer}, {rate.stratum}: {rate.defects} defects in {rate.reviewed} reviewed: "
             f"{rate.rate:.1%} (95 % exact interval {rate.low:.1%} to {rate.high:.1%})"
         )
     for entry in agreements:
@@ -342,17 +342,16 @@ def review(
     out.print(f"Next: make datagen RECIPE={recipe} exports without what was rejected and with what was edited.")
 
 
-def _review_loop(database: Store, reviewer: str, sample: Sequence[Mapping[str, Any]], task: Task) -> None:
+def _review_loop(database: Store, reviewer: str, sample: Sequence[Example], task: Task) -> None:
     """Every decision is stored before the next is asked: stopping loses nothing."""
     from datagen import review as reviewing
 
     out.print(f"{len(sample)} examples. a = accept, r REASON = reject, e NEW ANSWER = edit, i NEW INPUT = edit the input, s = skip, q = stop")
-    for number, row in enumerate(sample, 1):
-        kind = f", {row['kind']}" if row["kind"] else ""
-        out.rule(f"{number} of {len(sample)}: {row['topic']}, {row['generator']}{kind}")
-        for name, text in (
-            ("input", reviewing.input_of(row)), ("answer", row["completion"]), ("steps", row["reasoning"]), ("rejected", row["rejected"]),
-        ):  # fmt: skip
+    for number, example in enumerate(sample, 1):
+        kind = f", {example.kind}" if example.kind else ""
+        out.rule(f"{number} of {len(sample)}: {example.topic}, {example.generator}{kind}")
+        parts = (("input", example.input), ("answer", example.completion), ("steps", example.reasoning), ("rejected", example.rejected))
+        for name, text in parts:
             if text:
                 out.print(f"{name + ':':<10}{text}", markup=False, highlight=False)
         while True:
@@ -362,10 +361,10 @@ def _review_loop(database: Store, reviewer: str, sample: Sequence[Mapping[str, A
                 return
             if typed.strip() == "q":
                 return
+            if typed.strip() == "s":
+                break
             try:
-                decision = reviewing.parse_decision(typed, row)
-                if decision is not None:
-                    reviewing.apply(database, reviewer, [decision], task)
+                reviewing.apply(database, reviewer, [reviewing.parse_decision(typed, example)], task)
                 break
             except RetortError as error:
                 talk.print(str(error), style="red", markup=False)

@@ -17,7 +17,7 @@ from datagen.records import Message
 
 PROMPTS = Path(__file__).resolve().parent.parent / "prompts"
 _PART = re.compile(r"^\[(system|user)\]\n", re.MULTILINE)
-_ENVIRONMENT = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+_ENVIRONMENT = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
 # tojson escapes for HTML by default; a prompt is plain text
 _ENVIRONMENT.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
 

@@ -126,13 +126,13 @@ class Teacher:
         return self._response(request, answer, time.monotonic() - started, attempts)
 
     async def _call(self, request: Request) -> Any:
-        config = self._roles[request.role]
+        config, litellm = self._roles[request.role], _litellm()
         if request.model.startswith(OFFLINE) and not self._offline_ready:
             from datagen import offline
 
             offline.register(self._side_file)
             self._offline_ready = True
-        return await _litellm().acompletion(
+        return await litellm.acompletion(
             model=request.model,
             messages=[message.model_dump() for message in request.messages],
             timeout=config.timeout_s,

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from datagen.errors import ConfigError
+from datagen.plan import make_plan
 from datagen.prompts import PROMPTS, load_prompt, render
+from datagen.taxonomy import Taxonomy
 
 
 @pytest.mark.parametrize("path", sorted(PROMPTS.glob("*.md")), ids=lambda p: p.stem)
@@ -45,3 +47,15 @@ def test_a_wrong_prompt_is_refused_with_its_file(tmp_path: Path, text: str, mess
 def test_an_unknown_prompt_names_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="known: answer, compare"):
         load_prompt("nothing")
+
+
+@pytest.mark.parametrize(
+    ("generator", "prompt"), [("reasoning", "write_inputs"), ("seed", "rewrite_input"), ("adversarial", "write_adversarial")]
+)
+def test_every_part_of_a_brief_has_a_line_of_its_own(shop: Taxonomy, generator: str, prompt: str) -> None:
+    item = make_plan(shop, {generator: 4}, per_call=4, seed=1, seeds={}, replace_seeds=False)[0]
+    variables = {"domain": shop.description, "task": shop.task, "dimensions": shop.dimensions, "kinds": shop.adversarial, "item": item}
+    lines = render(prompt, variables)[1][1].content.splitlines()
+    starts = [line.split(":")[0] for line in lines]
+    assert {"Topic", "About", "Tone", "Number of inputs"} <= set(starts)
+    assert lines[-1] == f"Number of inputs: {item.count}"
