@@ -23,14 +23,16 @@ CALL_FAULTS = {
 MESSAGE_FAULTS = ("near_duplicate", "pii", "contaminated")
 TRANSPORT_FAULTS = ("rate_limited", "slow")
 WEAK_DEFAULTS = {
-    "confusable_intent": 0.2, "missed_out_of_scope": 0.55, "invented_entity": 0.15, "invalid_json": 0.1, "asks_pin": 0.15, "rambles": 0.15,
+    "confusable_intent": 0.2, "missed_out_of_scope": 0.55, "invented_entity": 0.15, "invalid_json": 0.1, "asks_pin": 0.15,
+    "rambles": 0.15,
 }  # fmt: skip
 KNOWN = frozenset((*(kind for kinds in CALL_FAULTS.values() for kind in kinds), *MESSAGE_FAULTS, *TRANSPORT_FAULTS, "contaminated_from"))
 
 REFUSALS = (
     "As an AI language model, I cannot help with that.", "As an AI, I'm unable to assist with this request.",
     "I'm sorry, but as an AI assistant I can't provide that.", "As an AI language model, I'm not able to fulfil this request.",
-    "As an AI, I do not have access to bank accounts and cannot answer this.", "I apologise, but as an AI I cannot comply with this request.",
+    "As an AI, I do not have access to bank accounts and cannot answer this.",
+    "I apologise, but as an AI I cannot comply with this request.",
 )  # fmt: skip
 
 
@@ -97,21 +99,23 @@ def personal_data(rng: random.Random) -> tuple[str, list[str]]:
     """A sentence with personal data, and the data in it. Numbers from Ofcom's drama range, domains from RFC 2606."""
     if rng.random() < 0.5:
         number = luhn_number(rng)
-        return rng.choice((f"My card number is {number}.", f"The card number is {number}.", f"It's card number is {number}, if you need it.")), [number]
+        return rng.choice(
+            (f"My card number is {number}.", f"The card number is {number}.", f"It's card number is {number}, if you need it.")
+        ), [number]
     mail = f"{rng.choice(_FIRST)}.{rng.choice(_LAST)}{rng.randrange(100)}@example.{rng.choice(('com', 'org', 'net'))}"
     phone = f"07700 900{rng.randrange(1000):03d}"
-    return rng.choice((f"Reach me at {mail} or {phone}.", f"Write to {mail} or call {phone}.", f"My e-mail is {mail}, my phone {phone}.")), [mail, phone]
+    return rng.choice(
+        (f"Reach me at {mail} or {phone}.", f"Write to {mail} or call {phone}.", f"My e-mail is {mail}, my phone {phone}.")
+    ), [mail, phone]
 
 
 def light_edit(text: str, rng: random.Random) -> str:
     """Almost the same text: one or two words or marks more, never fewer word triples in common than four in five."""
     bare = text.rstrip("?.!")
-    edits = [f"{bare}!!", f"{text} ", text.upper() if text != text.upper() else text.lower()]
+    edits = [f"{bare}!!", f"{bare}...", text.upper(), text.lower()]
     if len(text.split()) >= 8:
         edits = [f"{text} Thanks.", f"Hi, {text[:1].lower()}{text[1:]}", f"{bare} please?", f"{text} Please", f"Hello {text}"]
-    elif text != text.lower():
-        edits[1] = text.lower()
-    return rng.choice(edits)
+    return rng.choice([edit for edit in edits if edit != text])
 
 
 def break_json(text: str, rng: random.Random) -> str:

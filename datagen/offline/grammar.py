@@ -1,7 +1,8 @@
 """A context-free grammar of customers' messages: from lines like "(where|when) is my card[ please]?" to sentences.
 
 Notation of a line: (a|b) one of them, [a|b] one of them or nothing, <name> a shared part, {name} a slot that is
-filled from the gazetteers. A line that starts with ~ tells a story and leaves the request to the reader.
+filled from the gazetteers. A line that starts with ~ tells a story and leaves the request to the
+reader; one that starts with + says what most people say, and is drawn three times as often.
 """
 
 import random
@@ -93,7 +94,7 @@ def count(node: Node, parts: dict[str, Node]) -> int:
         for n in counts:
             product *= n
         return product
-    return sum(counts) + (node[0] == "maybe")
+    return sum(counts) + int(node[0] == "maybe")
 
 
 def expand(node: Node, parts: dict[str, Node], rng: random.Random, given: dict[str, str]) -> str:
@@ -120,6 +121,7 @@ def wrap(value: str) -> str:
 
 
 def unwrap(text: str) -> str:
+    """Filled slots as plain text, at the very end."""
     return text.replace(OPEN, "").replace(BLANK, " ")
 
 
@@ -136,6 +138,7 @@ def read_lines(leaf: str, lines: str, parts: dict[str, Node]) -> list[Pattern]:
     """Patterns of a block of lines."""
     patterns = []
     for line in filter(None, (line.strip() for line in lines.splitlines())):
-        node = compile_line(line.lstrip("~"))
-        patterns.append(Pattern(leaf, line, node, slots_of(node, parts), line.startswith("~")))
+        node = compile_line(line.lstrip("~+"))
+        pattern = Pattern(leaf, line, node, slots_of(node, parts), line.startswith("~"))
+        patterns += [pattern] * (3 if line.startswith("+") else 1)
     return patterns

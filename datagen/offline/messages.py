@@ -1,4 +1,5 @@
 """Writing: from a topic, dimension values and facts to one customer's message, and the tricks of adversarial ones."""
+# ruff: noqa: E501 - lists of phrases
 
 import random
 import re
@@ -54,7 +55,7 @@ def grammar() -> Grammar:
 
 
 def _expand(pattern: Pattern, rng: random.Random, given: Mapping[str, str]) -> str:
-    return tidy(expand(pattern.node, grammar().parts, rng, dict(given)))  # type: ignore[arg-type]
+    return tidy(expand(pattern.node, grammar().parts, rng, dict(given)))
 
 
 def sentence(leaf: str, rng: random.Random, *, bare: bool = False, indirect: bool = False) -> str:
@@ -80,11 +81,7 @@ _FACT_TAILS = {
 
 def sentence_with_facts(leaf: str, rng: random.Random, facts: Mapping[str, str]) -> str:
     """One sentence of a leaf that states `facts`, so that reading its entities gives them back."""
-    said = {
-        name: (say_when(text, rng) if name == "days" else say_amount(text, rng))
-        for name, text in facts.items()
-        if name in FACT_SLOTS
-    }
+    said = {name: (say_when(text, rng) if name == "days" else say_amount(text, rng)) for name, text in facts.items() if name in FACT_SLOTS}
     given = {slot: text for name, text in said.items() for slot in FACT_SLOTS[name]}
     entity = {"days": "when", "amount": "amount"}
     lines = [line for line in grammar().lines[leaf] if line.slots & given.keys() and "span" not in line.slots]
@@ -115,8 +112,26 @@ _CLOSERS = (
     "I need an answer.", "Please let me know.", "Cheers.", "What can I do?", "Is there anything you can do?", "Why is that?", "Please explain.",
     "I don't understand this.", "Could you help me with this?", "Many thanks.", "Please sort it out.", "What's going on?",
 )  # fmt: skip
-_GREETINGS = ("Dear Sir or Madam,", "Dear bank,", "Hello,", "Dear support team,", "To whom it may concern,", "Good morning,", "Hi team,", "Dear all,")
-_FAREWELLS = ("Kind regards", "Best wishes", "Yours faithfully", "Many thanks", "Best regards", "Regards", "Thank you in advance", "Yours sincerely")
+_GREETINGS = (
+    "Dear Sir or Madam,",
+    "Dear bank,",
+    "Hello,",
+    "Dear support team,",
+    "To whom it may concern,",
+    "Good morning,",
+    "Hi team,",
+    "Dear all,",
+)
+_FAREWELLS = (
+    "Kind regards",
+    "Best wishes",
+    "Yours faithfully",
+    "Many thanks",
+    "Best regards",
+    "Regards",
+    "Thank you in advance",
+    "Yours sincerely",
+)
 _MAIL_TAILS = ("I look forward to your reply.", "Please let me know.", "Your help would be appreciated.", "Please reply by e-mail.", "")
 _FILLERS = ("um", "er", "uh", "you know", "like", "well", "so", "I mean", "erm", "yeah")
 _PERSONA = {
@@ -140,7 +155,7 @@ ASIDES = (
     *(phrase for before, after in _PERSONA.values() for phrase in (*before, *after)),
 )  # fmt: skip
 _KEYS = {"a": "s", "e": "r", "i": "o", "o": "p", "t": "y", "n": "m", "s": "d", "r": "t", "c": "v", "l": "k", "u": "i", "h": "j"}
-_SMALL = frozenset("the a an my to is in for on of at it do has have i was been and".split())
+_SMALL = frozenset(["the", "a", "an", "my", "to", "is", "in", "for", "on", "of", "at", "it", "do", "has", "have", "i", "was", "been", "and"])
 
 
 def _typo(word: str, rng: random.Random) -> str:
@@ -209,7 +224,11 @@ def dress(text: str, dimensions: Mapping[str, str], rng: random.Random) -> str:
         text = re.sub(r"\b([Mm])y\b", lambda m: "Our" if m.group(1) == "M" else "our", text)
     elif persona == "non_native":
         text = drop_word(drop_word(text, rng), rng) if rng.random() < 0.7 else text
-        text = _join(text, rng.choice(("Sorry for my English.", "Please to help.", "Thank you very much.", ""))).strip() if rng.random() < 0.3 else text
+        text = (
+            _join(text, rng.choice(("Sorry for my English.", "Please to help.", "Thank you very much.", ""))).strip()
+            if rng.random() < 0.3
+            else text
+        )
     elif persona in _PERSONA and rng.random() < 0.6:
         before, after = _PERSONA[persona]
         text = f"{rng.choice(before)} {text}" if rng.random() < 0.5 else f"{end(text, rng, 1.0)} {rng.choice(after)}"
@@ -279,7 +298,14 @@ _DENIED = {
     "top_up_failed": ("a failed top up", "topping up"), "exchange_rate": ("the exchange rate", "exchange rates"),
     "verify_my_identity": ("verifying my identity", "the identity check"), "terminate_account": ("closing my account", "leaving the bank"),
 }  # fmt: skip
-_DENIALS = ("This is not about {}.", "It's not about {}:", "I'm not asking about {},", "This has nothing to do with {}.", "Not {},", "I am not asking about {}, but")
+_DENIALS = (
+    "This is not about {}.",
+    "It's not about {}:",
+    "I'm not asking about {},",
+    "This has nothing to do with {}.",
+    "Not {},",
+    "I am not asking about {}, but",
+)
 _EMOJI = ("😡", "😭", "🙏", "😩", "🤦", "❗", "👀", "😤", "💳", "😕")
 
 

@@ -35,7 +35,6 @@ _OPENINGS = (
 _RULE = re.compile(r"^- (\w+): (.*) -> (.*)$")
 _LABELS_HEAD = re.compile(r"^Values of (\w+):$")
 _LINE = re.compile(r"^([A-Z][a-z_ ]*): (.*)$")
-_GLUED = re.compile(r"(?<=[^\n])((?:Channel|Persona|Complexity|Difficulty|Kind of difficulty|Number of inputs|Facts that each input states[^:\n]*): )")
 _NOT_DIMENSIONS = frozenset({"Topic", "About", "Seed", "Number of inputs", "Neighbouring topics", "Kind of difficulty"})
 
 
@@ -111,7 +110,7 @@ class Order(NamedTuple):
     """What a writing prompt orders."""
 
     leaf: str
-    count: int
+    number: int
     dimensions: dict[str, str]
     facts: dict[str, str]
     seed: str
@@ -133,7 +132,7 @@ def parse_order(text: str) -> Order:
     """The order of a writing prompt's user message. Raises UnreadablePrompt where the topic or number is missing."""
     fields: dict[str, str] = {}
     facts: dict[str, str] = {}
-    for line in _GLUED.sub(r"\n\1", text).splitlines():
+    for line in text.splitlines():
         if line.startswith("Facts that each input states"):
             for part in line.split(": ", 1)[1].split("; "):
                 name, _, value = part.partition(" = ")
@@ -145,9 +144,7 @@ def parse_order(text: str) -> Order:
     if "Topic" not in fields or not fields.get("Number of inputs", "").isdigit():
         raise UnreadablePrompt(f"{DOMAIN}; the prompt lacks a line `Topic: ...` or `Number of inputs: ...`")
     seed = fields.get("Seed", "")
-    dimensions = {
-        name.lower().replace(" ", "_"): value.split(" - ", 1)[0] for name, value in fields.items() if name not in _NOT_DIMENSIONS
-    }
+    dimensions = {name.lower().replace(" ", "_"): value.split(" - ", 1)[0] for name, value in fields.items() if name not in _NOT_DIMENSIONS}
     kind = fields.get("Kind of difficulty", "").split(" - ", 1)[0]
     return Order(_leaf(fields["Topic"], fields.get("About", ""), seed), int(fields["Number of inputs"]), dimensions, facts, seed, kind)
 
@@ -183,7 +180,11 @@ def answer_of(ask: Ask, label: str, entities: Mapping[str, str]) -> tuple[dict[s
             answer[name] = fields[name]
     if "decision" in answer and "reason" not in answer:
         setter = next(rule.id for rule in ask.rules if rule.id in used and "decision" in rule.then)
-        answer = {**{k: v for k, v in answer.items() if k != "ask"}, "reason": setter, **({"ask": answer["ask"]} if "ask" in answer else {})}
+        answer = {
+            **{k: v for k, v in answer.items() if k != "ask"},
+            "reason": setter,
+            **({"ask": answer["ask"]} if "ask" in answer else {}),
+        }
     return answer, used
 
 
@@ -320,9 +321,7 @@ class OfflineTeacher(litellm.CustomLLM):
             f.record(self.side_file, f.Fault(request_id, "slow", {"seconds": 0.2, "attempt": attempt}))
             await asyncio.sleep(0.2)
 
-    def _respond(
-        self, model: str, messages: list[Any], rates: dict[str, Any], request_id: str, rng: random.Random
-    ) -> tuple[str, str]:
+    def _respond(self, model: str, messages: list[Any], rates: dict[str, Any], request_id: str, rng: random.Random) -> tuple[str, str]:
         system = "\n".join(str(m["content"]) for m in messages if m["role"] == "system").strip()
         user = next((str(m["content"]) for m in reversed(messages) if m["role"] == "user"), "")
         ask = parse_system(system)
@@ -350,11 +349,11 @@ def _write(ask: Ask, order: Order, rates: Mapping[str, Any], rng: random.Random,
         note("refusal", step=ask.step, text=text)
         return text, "stop"
     messages: list[str] = []
-    for _ in range(order.count * 6):
-        if len(messages) == order.count:
+    for _ in range(order.number * 6):
+        if len(messages) == order.number:
             break
         message = _one_message(ask, order, rng)
-        if message not in messages:
+        if message not in messages and message != order.seed:
             messages.append(message)
     for i, original in enumerate(messages):
         kind = f.draw(f.MESSAGE_FAULTS, rates, rng)
@@ -429,8 +428,16 @@ def _answer(ask: Ask, text: str, rates: Mapping[str, Any], rng: random.Random, n
     return whole, "stop"
 
 
-_BEFORE = ("Sure! Here is the answer you asked for:\n", "Let me think about this message. The customer seems worried. ", "Of course, happy to help. ")
-_AFTER = ("\nI hope this helps! Let me know if you need anything else.", "\nPlease note that I may be wrong.", " This is because the customer says so.")
+_BEFORE = (
+    "Sure! Here is the answer you asked for:\n",
+    "Let me think about this message. The customer seems worried. ",
+    "Of course, happy to help. ",
+)
+_AFTER = (
+    "\nI hope this helps! Let me know if you need anything else.",
+    "\nPlease note that I may be wrong.",
+    " This is because the customer says so.",
+)
 
 
 def _answer_weakly(ask: Ask, text: str, rates: Mapping[str, Any], rng: random.Random, note: Any) -> str:
@@ -457,7 +464,9 @@ def _answer_weakly(ask: Ask, text: str, rates: Mapping[str, Any], rng: random.Ra
         whole = f.break_json(whole, rng)
         note(struck, step="weak", text=whole, input=text)
     elif struck == "rambles":
-        whole = rng.choice((f"{rng.choice(_BEFORE)}{whole}", f"{whole}{rng.choice(_AFTER)}", f"{rng.choice(_BEFORE)}{whole}{rng.choice(_AFTER)}"))
+        whole = rng.choice(
+            (f"{rng.choice(_BEFORE)}{whole}", f"{whole}{rng.choice(_AFTER)}", f"{rng.choice(_BEFORE)}{whole}{rng.choice(_AFTER)}")
+        )
         note(struck, step="weak", text=whole, input=text)
     return whole
 

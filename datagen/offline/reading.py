@@ -1,18 +1,19 @@
 """Reading: which intent a message has, by a linear reader that learns the grammar's own sentences at first use.
 
-A logistic regression over words and word pairs. It learns from messages drawn with a fixed seed, so every process reads alike. What does not count in a message (denials, instructions, baits, a second request)
-is cut off first.
+A logistic regression over words and word pairs. It learns from messages drawn with a fixed seed, so every process
+reads alike. What does not count in a message (denials, instructions, baits, a second request) is cut off first.
 """
 
 import random
 import re
 from collections.abc import Iterator
 from functools import cache, lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from datagen.offline.elsewhere import NOT_BANKING, OTHER_BANKING
-from datagen.offline.knowledge import CURRENCIES, MERCHANTS, PLACES
 from datagen.offline.grammar import unwrap
+from datagen.offline.knowledge import CURRENCIES, MERCHANTS, PLACES
 from datagen.offline.messages import ABSTAIN, ASIDES, FAR, LABELS, LEAVES, OTHER, sentence, write, write_adversarial
 from datagen.offline.sentences import PARTS, SENTENCES
 
@@ -20,21 +21,24 @@ NAMES = tuple(sorted(set(LABELS.values())))
 _EPOCHS, _BATCH, _RATE = 10, 512, 100.0
 _WORD = re.compile(r"[a-z']+|[£$€]|\d+")
 _GREETING = frozenset(
-    "hi hello hey there good morning afternoon evening day ok okay test hmm thanks thank you anyone yo cheers ta bye dear bank is anybody all um yes no oh "
-    "right help please sir or madam".split()
-)  # fmt: skip
+    _WORD.findall(
+        "hi hello hey there good morning afternoon evening day ok okay test hmm thanks thank you anyone yo cheers ta bye dear "
+        "bank is anybody all um yes no oh right help please sir or madam"
+    )
+)
 _SECOND = re.compile(
-    r"(?:(?<=[.?!,;] )|\b)(?:and )?(?:also|another thing|second question|one more thing|while i'm here|while im here|by the way"
+    r"\b(?:and )?(?:also|another thing|second question|one more thing|while i'm here|while im here|by the way"
     r"|on a separate matter|apart from that|another question)[,: ]",
     re.IGNORECASE,
 )
 _DENIAL = re.compile(
-    r"(?:(?:this|it)(?:'s| is) not about|i(?:'m|m| am) not asking about|this has nothing to do with|(?:^|(?<=[.!?] ))not) [^.,:;]+[.,:;]\s*(?:but )?",
+    r"(?:(?:this|it)(?:'s| is) not about|i(?:'m|m| am) not asking about|this has nothing to do with|(?:^|(?<=[.!?] ))not)"
+    r" [^.,:;]+[.,:;]\s*(?:but )?",
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"(?<=[.?!\]])\s+|\n+")
 _TRICK = re.compile(
-    r"instruction|system prompt|</system>|^system:|output (?:the )?intent|override:|disregard the rules|repeat your|"
+    r"(?:previous|your|new|important|\[) ?instruction|system prompt|</system>|^system:|output (?:the )?intent|override:|disregard the rules|repeat your|"
     r"give you my pin|need my cvv|send you my password|tell you the pin|security code|type my password|need the cvv|my password is"
     r"|me for the pin|my passcode, just|three digits on the back|have the cvv|me with my pin|card number is|@|(?:\d[ -]?){10}",
     re.IGNORECASE,
@@ -62,7 +66,15 @@ def core(text: str) -> str:
 @cache
 def _vocabulary() -> frozenset[str]:
     """Every word of the grammar."""
-    lines = [*PARTS.values(), *SENTENCES.values(), *(text for _, text in OTHER_BANKING.values()), NOT_BANKING, *MERCHANTS, *PLACES, *CURRENCIES]
+    lines = [
+        *PARTS.values(),
+        *SENTENCES.values(),
+        *(text for _, text in OTHER_BANKING.values()),
+        NOT_BANKING,
+        *MERCHANTS,
+        *PLACES,
+        *CURRENCIES,
+    ]
     bare = re.sub(r"<\w+>|\{\w+\}", " ", " ".join(lines).lower().replace("'", ""))
     return frozenset(re.findall(r"[a-z]+", bare)) | frozenset(word for phrase in ASIDES for word in _words(phrase))
 
@@ -112,7 +124,7 @@ def _said(text: str) -> list[str]:
 def _features(words: list[str]) -> list[str]:
     """Words, their beginnings, pairs and pairs with a gap."""
     features = ["^" + " ".join(words[:2]), *words]
-    features += [a + " " + b for a, b in zip(words, words[1:], strict=False)]
+    features += [a + " " + b for a, b in pairwise(words)]
     features += [a + "_" + b for a, b in zip(words, words[2:], strict=False)]
     features += ["~" + word[:4] for word in words if len(word) > 4]
     return features
@@ -136,7 +148,7 @@ class Mind(NamedTuple):
     """What was learnt: whole sentences with their label, the number of each feature, and weights (features, labels)."""
 
     heard: dict[str, str]
-    index: dict[str, int]
+    numbers: dict[str, int]
     weights: Any
 
 
@@ -156,7 +168,7 @@ def _mind() -> Mind:
     for text, label in lessons:
         words = _said(core(text))
         heard.setdefault(" ".join(words), set()).add(label)
-        columns += {index.setdefault(f, len(index)) for f in _features(words)}
+        columns += [index.setdefault(f, len(index)) for f in dict.fromkeys(_features(words))]
         starts.append(len(columns))
     x = csr_matrix((np.ones(len(columns), np.float32), np.array(columns), np.array(starts)), shape=(len(lessons), len(index)))
     rarity = (np.log((1 + len(lessons)) / (1 + np.asarray(x.sum(axis=0)).ravel())) + 0.3).astype(np.float32)
@@ -188,7 +200,7 @@ def read(text: str) -> Reading:
         return Reading(ABSTAIN, NAMES[0], 99.0)
     mind = _mind()
     words = _said(core(text))
-    rows = sorted({mind.index[f] for f in _features(words) if f in mind.index})
+    rows = sorted({mind.numbers[f] for f in _features(words) if f in mind.numbers})
     if not rows:
         return Reading(ABSTAIN, NAMES[0], 0.0)
     scores = dict(zip(NAMES, mind.weights[rows].sum(axis=0).tolist(), strict=True))

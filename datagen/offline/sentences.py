@@ -1,4 +1,5 @@
 """The sentences of the twelve intents, in the notation of grammar.py: one block of lines per leaf of the taxonomy."""
+# ruff: noqa: E501 - a line of the grammar is one pattern, however long
 
 PARTS = {
     "howdoi": "(how do I|how do I|how can I|how can I|how should I|how would I|how to|what do I need to do to|what do I have to do to"
@@ -55,17 +56,17 @@ SENTENCES = {
         I (expected|was expecting) my (card|new card) (by now|{ago}|last week|sooner)
         (it's|it is) taking (too long|ages|forever|a long time|longer than expected) (for my card to <arrive>|to get my card|for the card to come)
         what's the (delivery status|shipping status|ETA|arrival date|delivery date) (of|for) my (card|new card)?
-        where is <newcard>?
+        +where is <newcard>?
         where's <newcard> [now|then|got to|at]?
-        <newcard> (hasn't|has not|still hasn't|still has not|hasn't even) <arrived>[ yet]
+        +<newcard> (hasn't|has not|still hasn't|still has not|hasn't even) <arrived>[ yet]
         <newcard> (hasn't|has not|still hasn't|has still not) <arrived>[ after {span}|, it's been {span}]
         why (hasn't|has) <newcard> (not|still not|yet to be) <arrived>[ yet]?
-        I (haven't|have not|still haven't|still have not|never|didn't) (received|got|get|receive|had) <newcard>[ yet| in the post| in the mail]
+        +I (haven't|have not|still haven't|still have not|never|didn't) (received|got|get|receive|had) <newcard>[ yet| in the post| in the mail]
         I am still waiting (for|on) <newcard>[ to <arrive>| after {span}]
         I'm [still ]waiting (for|on) <newcard>[, where is it|, how much longer|, it's taking ages|. When will it <arrive>]?
         I('ve| have) been waiting {span} for <newcard>[ and nothing has come| now| to <arrive>]
         I('ve| have) been waiting (forever|ages|a long time|so long|quite a while) for <newcard>
-        when (will|should|is|does|can I expect) <newcard> (arrive|to arrive|going to arrive|get here|come|be here|be delivered|supposed to come|due)?
+        +when (will|should|is|does|can I expect) <newcard> (arrive|to arrive|going to arrive|get here|come|be here|be delivered|supposed to come|due)?
         when (will|do|can|should) I (get|receive|expect|have) <newcard>?
         how (long|many days|much longer|many weeks) (does it take|will it take|should it take|do I have to wait|is it going to be) (for <newcard> to <arrive>|to get <newcard>|until I get <newcard>|before <newcard> is here)?
         how long does (delivery|shipping|the post|postage) of <newcard> take?
@@ -114,16 +115,16 @@ SENTENCES = {
         (if|when) (a|my) card (is|gets) (lost|misplaced), (what do I do|who do I call|what should I do|what happens|how do I block it)?
         I need to (block|freeze|cancel|deactivate) (my|a) (lost|missing|misplaced) card[ now| quickly| right away]
         I (want|need|would like) to <block> my card (because|as|since) (I lost it|I can't find it|it is lost|I left it <somewhere>|I dropped it)
-        I['ve| have] lost <mycard>[ <somewhere>| {ago}]<help>
+        +I['ve| have] lost <mycard>[ <somewhere>| {ago}]<help>
         I lost <mycard>[ and need to <block> it|, what do I do|. Can you help|, please <block> it]?
-        I (can't|cannot|can no longer|am unable to|don't seem to be able to) find <mycard>[ anywhere]<help>
+        +I (can't|cannot|can no longer|am unable to|don't seem to be able to) find <mycard>[ anywhere]<help>
         I('ve| have) (misplaced|mislaid|dropped) <mycard>[ <somewhere>][, can you <block> it]?
         I (think|believe|am pretty sure|am afraid|might have|guess) I['ve| have] (lost|dropped|misplaced|left) <mycard> <somewhere>
         I left <mycard> <somewhere>[ and it's gone| and can't get it back|, please <block> it]
         <mycard> (is|has been|got|went|has gone) (lost|missing)[, what do I do|, what now|, please help|, can you <block> it]?
         <mycard> (is missing|has gone missing|has disappeared|disappeared|went missing|is gone)[ since {ago}]<help>
         (what|what do I do|what should I do|what happens|what are the steps) (if|when) I['ve| have] (lost|lose|misplaced) <mycard>?
-        <howdoi> report (a lost card|my card lost|my card as lost|my card missing|a missing card|my lost card)?
+        +<howdoi> report (a lost card|my card lost|my card as lost|my card missing|a missing card|my lost card)?
         I (want|need|would like) to report (a lost card|my card lost|my card as missing|that I lost my card|a lost bank card)
         <canyou> <block> <mycard>, I['ve| have] (lost it|misplaced it|can't find it|dropped it <somewhere>)
         <howdoi> <block> (a lost card|my lost card|a card I lost|a card that I can't find|a missing card)?
@@ -154,8 +155,8 @@ SENTENCES = {
         (someone|somebody|I think someone|I think somebody) (may|might|could|must) have (stolen|taken|got hold of|pinched) my card<help>
         I('ve| have) been (a victim of theft|robbed|mugged|pickpocketed)[, what about my card| and need my card <block>ed|, please <block> my card]
         I (want|need|would like) to <block> my card (because|as|since) (it was stolen|someone stole it|I was robbed|it has been stolen|a thief has it)
-        <mycard> (was|has been|got|is|has just been) stolen[ {ago}| <somewhere>]<help>
-        <thief> (stole|has stolen|took|has taken|just stole|nicked|robbed me of|ran off with) (my card|my card|my bank card|my wallet|my <wallet>)[ <somewhere>| {ago}]<help>
+        +<mycard> (was|has been|got|is|has just been) stolen[ {ago}| <somewhere>]<help>
+        +<thief> (stole|has stolen|took|has taken|just stole|nicked|robbed me of|ran off with) (my card|my card|my bank card|my wallet|my <wallet>)[ <somewhere>| {ago}]<help>
         my <wallet> (was|has been|got) (stolen|snatched|nicked|taken)[ {ago}| <somewhere>][ with my card| and my card was inside| including my card]<help>
         I (was|have been|got|just got) (robbed|mugged|pickpocketed)[ <somewhere>| {ago}][ and they took my card| and my card is gone| and lost my card]<help>
         (they|thieves|burglars|some kids) (took|stole|got) my (card|bank card|wallet and cards)[ {ago}][, please <block> it]
@@ -188,10 +189,10 @@ SENTENCES = {
         (my PIN|the PIN) (has to|needs to|must|should) (be changed|change)[ as soon as possible|, how| because I don't feel safe|, where]?
         (what|where) (do I need to do|must I go|should I go|do I have to go|can I go) (for a new PIN|to get a new PIN|to have my PIN changed|to change PIN|for a PIN change)?
         (I'm|I am) (looking|trying|wanting|hoping) to <pinchange>[, how| but don't know how|, where do I go| in the app]?
-        <howdoi> <pinchange>?
-        <howdoi> <pinchange>[ please| myself| in the app| online| at an ATM| without calling]?
-        where (can|do|should) I (go to )?<pinchange>?
-        <iwant> <pinchange>
+        +<howdoi> <pinchange>?
+        +<howdoi> <pinchange>[ please| myself| in the app| online| at an ATM| without calling]?
+        +where (can|do|should) I (go to |)<pinchange>?
+        +<iwant> <pinchange>
         <iwant> <pinchange>[, how| because I don't like it| because it is hard to remember| to one I can remember| as someone saw it]?
         <canyou> (help me <pinchange>|change my PIN|let me <pinchange>|give me a new PIN|change my PIN for me)?
         (can|could|may) I <pinchange> (at an ATM|at a cash machine|at any cash machine|in the app|online|over the phone|from abroad|while abroad|at a branch|on the website|through my phone|from my phone|here)?
@@ -236,9 +237,9 @@ SENTENCES = {
         (I get an error|I get declined|it says declined|it asks for my card) (when|each time|every time) I (use contactless|tap my card|pay contactless|try contactless)
         (unable to|can't|not able to|I am unable to) (pay|use my card|use the card|make payments) (contactless|contactlessly|by contactless|with contactless|by tapping)[ any more| anywhere]
         why can I not (tap|use contactless|pay contactless|pay by tap)[ with my card| any more]?
-        <tap> (is|is|has|just) (not working|not functioning|stopped working|broken|failing|no longer working|gone wrong)[ on my card| with my card| today]<help>
-        my <tap> <broken>[ {ago}| any more| at all]<help>
-        why ((is|isn't) (<tap>|my <tap>) working|(does|doesn't|won't|did) (<tap>|my <tap>|the contactless on my card) (not work|work|stop working|keep failing))[ any more| today| at {merchant}]?
+        +<tap> (is|is|has|just) (not working|not functioning|stopped working|broken|failing|no longer working|gone wrong)[ on my card| with my card| today]<help>
+        +my <tap> <broken>[ {ago}| any more| at all]<help>
+        +why ((is|isn't) (<tap>|my <tap>) working|(does|doesn't|won't|did) (<tap>|my <tap>|the contactless on my card) (not work|work|stop working|keep failing))[ any more| today| at {merchant}]?
         (my card|the card|my debit card|my new card) (won't|doesn't|will not|can't|isn't|no longer) (do|let me use|let me pay|allow|accept|take|support|work with|doing) contactless[ payments| any more]?
         <cantdo> (use|pay by|pay with|make|get to work) (contactless|contactless payments|tap to pay)[ with my card| any more| on the bus| at {merchant}]
         I (can't|cannot|couldn't|wasn't able to) (tap my card|tap to pay|tap|pay by tapping|pay with a tap)[ at the till| at {merchant}| on the bus| today]
@@ -278,9 +279,9 @@ SENTENCES = {
         (why|how come) (do|does|did|would) (you|the bank|the system|shops|the machine|it) (keep |)(decline|declining|reject|rejecting|refuse|refusing) my (card|payment|payments|purchase)?
         (what's|what is) (wrong|up|going on|the problem|the issue|happening) with my card, (it was declined|it got declined|it keeps being declined|payments are rejected|it's been refused)?
         the (payment|purchase|transaction) I (tried to make|tried|attempted|wanted to make)[ <shop>] (was|got|has been) (declined|rejected|refused|denied)
-        <cardpay> (was|has been|got|is being|keeps being|keeps getting|is) <declined>[ {ago}| <shop>| again]<help>
-        why (was|is|has|did) <cardpay> (<declined>|being <declined>|been <declined>|get <declined>)[ <shop>| {ago}]?
-        why did (my card|my payment|the payment|my card payment|my purchase) (get declined|not go through|fail|get refused|get rejected|not work)[ <shop>| today]?
+        +<cardpay> (was|has been|got|is being|keeps being|keeps getting|is) <declined>[ {ago}| <shop>| again]<help>
+        +why (was|is|has|did) <cardpay> (<declined>|being <declined>|been <declined>|get <declined>)[ <shop>| {ago}]?
+        +why did (my card|my payment|the payment|my card payment|my purchase) (get declined|not go through|fail|get refused|get rejected|not work)[ <shop>| today]?
         my (card|payment|card payment|debit card) (didn't|did not|won't|doesn't|wouldn't|isn't) (go through|going through|get accepted|work for a payment)[ <shop>| {ago}]<help>
         I (tried|was trying|attempted|wanted) to (pay|buy something|use my card|make a payment|make a purchase|pay with my card|buy groceries|book a hotel) <shop> (but|and) (it was <declined>|my card was <declined>|the payment failed|it got <declined>|it didn't go through|the payment was <declined>)
         (the shop|{merchant}|a shop|the website|the restaurant|the machine|an online store|the hotel) (<declined>|wouldn't accept|would not take|refused|rejected|didn't accept|won't take) my (card|payment|card payment)[ {ago}]<help>
@@ -324,9 +325,9 @@ SENTENCES = {
         my refund (is|was|has been) (pending|processing|approved|issued|confirmed)[ {ago}| for {span}] (but|and) (I don't have the money|it isn't in my account|it doesn't show|it never came)
         (is|was|has) (there a refund|my refund|a refund) (from {merchant}|in my account|on its way|been received|come in|there)[ yet]?
         (I've|I have) (waited|been waiting) (long enough|for ages|too long|{span}) for (my refund|a refund|the refund to show|my money back from {merchant})
-        (where is|where's|when will I get|what happened to|when do I get|what about) my <refund>[ from {merchant}]?
-        my <refund>[ from {merchant}] (hasn't|has not|still hasn't|has still not|didn't|isn't) (shown up|arrived|come|come through|appeared|been credited|been paid|show up|showing up|showing|turned up|gone in)[ yet| <inacct>]
-        why (is|is) (my refund|the refund|a refund) (not showing|not showing up|not there|not in my account|missing|so late)[ <inacct>| yet]?
+        +(where is|where's|when will I get|what happened to|when do I get|what about) my <refund>[ from {merchant}]?
+        +my <refund>[ from {merchant}] (hasn't|has not|still hasn't|has still not|didn't|isn't) (shown up|arrived|come|come through|appeared|been credited|been paid|show up|showing up|showing|turned up|gone in)[ yet| <inacct>]
+        +why (is|is) (my refund|the refund|a refund) (not showing|not showing up|not there|not in my account|missing|so late)[ <inacct>| yet]?
         I (haven't|have not|still haven't|never|still have not) (received|got|seen|had) (my|the|a) <refund>[ from {merchant}| yet| that I was promised]
         <seller> (refunded me|gave me a refund|sent my refund|issued a refund|processed a refund|said they refunded me|has refunded me|made a refund) {ago} (and|but) (it's not there|I can't see it|it hasn't arrived|it isn't showing|nothing has come|I still don't see it|it's still missing|it hasn't shown up)
         <seller> (says|said|told me|claims|confirmed) (they|it) (refunded me|sent the refund|gave the money back|issued my refund|have refunded the money|processed my refund)[ {ago}] but (I can't see it|it's not in my account|it isn't showing|I don't have it|nothing shows|I haven't got it|it is not on my statement)
@@ -372,11 +373,11 @@ SENTENCES = {
         (how|what) (can I do|do I do|do I have to do|would I do) (to get a transfer reversed|to have a transfer cancelled|to stop a transfer|to take back a transfer|to cancel a transfer I made {recent})?
         I (made|did|sent) a transfer[ {recent}] (and|but) (I need to cancel it|want to cancel it|would like it reversed|now I want it back|it has to be stopped|I've changed my mind)
         (can|could|will) you (return|bring back|retrieve|get back|send back) (the|my) (money|{amount}|transfer) (I sent|I transferred|from the transfer) (to the wrong account|to the wrong person|by mistake|accidentally)[ {recent}]?
-        <howdoi> <cancel> (a|my|the) <transfer>?
+        +<howdoi> <cancel> (a|my|the) <transfer>?
         <howdoi> <cancel> a <transfer> (I made|I just made|I've made|that I made|I sent|to a friend|already sent|that has gone out)[ {recent}]?
-        (can|could) I <cancel> (a|my|the|that|this) (transfer|transfer|bank transfer|payment I made to someone|money transfer)[ {recent}| now| please| I made| I just made]?
+        +(can|could) I <cancel> (a|my|the|that|this) (transfer|transfer|bank transfer|payment I made to someone|money transfer)[ {recent}| now| please| I made| I just made]?
         <canyou> <cancel> (my|a|the|this|that) <transfer>[ I made {recent}| now| right away| I just made]?
-        <iwant> <cancel> (a|my|the|this|that) (transfer|transfer|bank transfer|transfer I made|transfer to someone)[ {recent}| I made {recent}| please| immediately]
+        +<iwant> <cancel> (a|my|the|this|that) (transfer|transfer|bank transfer|transfer I made|transfer to someone)[ {recent}| I made {recent}| please| immediately]
         I (made|sent|did|put through) (a|my) (transfer|bank transfer|payment|transfer of {amount}) <oops>[ {recent}], (can I cancel it|can you stop it|how do I cancel it|please cancel it|how do I get it back|can it be cancelled|can I undo it|what do I do)?
         I (sent|transferred|paid|wired) ({amount}|money|some money|funds|the money) <oops>[ {recent}][, can you stop it|, how do I cancel|, please reverse it|, can I undo it|, I need it back|, help]?
         I (accidentally|mistakenly|wrongly|stupidly|just) (sent|transferred) (money|{amount}|funds) <oops>[, cancel it please|. How do I reverse this|, can I get it back|, what can I do]?
@@ -423,9 +424,9 @@ SENTENCES = {
         (money|cash) (came|went|has gone|was taken) out of my account (at|through|from|via) (an ATM|a cash machine|a cashpoint) (and|but) (I wasn't there|it wasn't me|I didn't do it|I didn't take it)[ {ago}]
         (what|who) (is|made|did) (this|that|the) (ATM|cash|cash machine) withdrawal[ of {amount}| in {place}][ on my account|, I didn't|? I don't recognise it]?
         (fraud|theft|help|scam)[!,] (cash was withdrawn|money was withdrawn|someone took cash out) (from my account|with my card)[ at an ATM| {ago}]
-        (there is|there's|I see|I have|I can see|I found|I've noticed|I noticed) (a|an unknown|a strange|some kind of) <cash>[ of {amount}][ in {place}] (I didn't make|I did not make|I never made|I don't recognise|that isn't mine|that wasn't me|I know nothing about|that I didn't do|I don't remember|I didn't authorise)[ <inacct>]<help>
-        I (didn't|did not|never|certainly didn't|definitely did not) (make|do|authorise|perform) (this|that|a|the) <cash>[ of {amount}| in {place}| {ago}]<help>
-        I don't (recognise|recognize|remember|recall|know) (a|this|the|that) <cash>[ of {amount}| on my account| in the app| on my statement| {ago}]<help>
+        +(there is|there's|I see|I have|I can see|I found|I've noticed|I noticed) (a|an unknown|a strange|some kind of) <cash>[ of {amount}][ in {place}] (I didn't make|I did not make|I never made|I don't recognise|that isn't mine|that wasn't me|I know nothing about|that I didn't do|I don't remember|I didn't authorise)[ <inacct>]<help>
+        +I (didn't|did not|never|certainly didn't|definitely did not) (make|do|authorise|perform) (this|that|a|the) <cash>[ of {amount}| in {place}| {ago}]<help>
+        +I don't (recognise|recognize|remember|recall|know) (a|this|the|that) <cash>[ of {amount}| on my account| in the app| on my statement| {ago}]<help>
         (someone|somebody|who|a stranger) (has taken|took|withdrew|has withdrawn|is withdrawing|got) (cash|money|{amount}|cash out|money out) (from|out of) my account (at an ATM|at a cash machine|from a cashpoint|through an ATM|in {place})[ {ago}]<help>
         (why|how come) (is there|do I have|does my app show|does my statement show|does it say there was) (a|an) <cash>[ of {amount}| in {place}] (I didn't make|that I didn't make|I don't recognise|that I didn't do|I never made)?
         {amount} (was|has been|were) (withdrawn|taken out|taken out in cash) (from my account|at an ATM|from a cash machine|in {place}|from an ATM) (and it wasn't me|but it wasn't me|and I didn't do it|but not by me|that I didn't make|without me)[ {ago}]<help>
@@ -471,8 +472,8 @@ SENTENCES = {
         (I was|I got|I am|I keep being|I keep getting) (declined|rejected|refused|denied) (when topping up|when I top up|for a top up|trying to top up|while topping up)[ with {amount}| today]<help>
         (the|my) (payment|card payment|money) (for|to|in) (my|a|the) (top up|top-up) (failed|was declined|didn't go through|was rejected|was refused)
         (what|why) (happened to|went wrong with|made) my (top up|top-up)[ fail]?
-        my <topup> <failed>[ {ago}]<help>
-        why (did|has|is|was|does) my <topup> (fail|failed|failing|rejected|not work|not working|declined|not go through|cancelled|keep failing)?
+        +my <topup> <failed>[ {ago}]<help>
+        +why (did|has|is|was|does) my <topup> (fail|failed|failing|rejected|not work|not working|declined|not go through|cancelled|keep failing)?
         <cantdo> (top up|top up my account|do a top up|top up my balance|make a top up|add money to my account)[ today| any more]
         (top up|topping up|top-up|topup) (is not working|isn't working|doesn't work|keeps failing|won't work|not working|fails every time|failed|has failed|didn't work|failed again)<help>
         I (tried|was trying|attempted|have tried) to top up[ my account| with {amount}| {amount}][ {ago}] (but|and) (it failed|it didn't work|it was rejected|it got declined|nothing happened|the app gave an error|it didn't go through|it was refused)<help>
@@ -531,10 +532,10 @@ SENTENCES = {
         (where|how) (can|do) I (learn|read|get information|find out|see) (about |more about |)(your exchange rates|the exchange rate|foreign exchange rates|currency rates)?
         (are|is) (the|your) (exchange rates|exchange rate|rates) (based on|the same as|linked to|tied to|close to) (the interbank rate|the market|Google's|the ECB rate|the Visa rate|the Mastercard rate)?
         I('d like| want| need) to (exchange|change|convert) (currency|currencies|money|pounds to {currency}), (what's the rate|what rate do I get|what is your exchange rate|at which rate)?
-        (what|what's|what is|which) (the |your |today's |the current |)<rate>( for {currency}| for {currency}| today| right now| at the moment| you use| you offer| you give| to {currency}|)?
-        what (<rate>|exchange rate|exchange rates) (do you|will I|would I|do I|does the bank|does my card) (use|get|offer|apply|give|charge|receive)[ for {currency}| abroad| in {place}| on purchases]?
+        +(what|what's|what is|which) (the |your |today's |the current |)<rate>( for {currency}| for {currency}| today| right now| at the moment| you use| you offer| you give| to {currency}|)?
+        +what (<rate>|exchange rate|exchange rates) (do you|will I|would I|do I|does the bank|does my card) (use|get|offer|apply|give|charge|receive)[ for {currency}| abroad| in {place}| on purchases]?
         which <rate> (do you|does the bank|will you|is) (use|apply|used|offer)[ for {currency}| for card payments| when I pay abroad]?
-        how (do you|does the bank|are) (calculate|work out|set|decide|determine|your exchange rates calculated|exchange rates worked out|the rates set|come up with)( your| the|) (exchange rate|exchange rates|rate|rates|conversion)?
+        +how (do you|does the bank|are) (calculate|work out|set|decide|determine|your exchange rates calculated|exchange rates worked out|the rates set|come up with)( your| the|) (exchange rate|exchange rates|rate|rates|conversion)?
         how is (the|your) <rate> (calculated|determined|set|worked out|decided|fixed)?
         where (can|do|could) I (see|find|check|look up|view) (the|your|today's|the current|the latest) (<rate>|exchange rates|rates)[ for {currency}| in the app| before I pay]?
         where do (your exchange rates come from|you get your rates from|the exchange rates come from|you take the exchange rate from|your rates come from)?
@@ -581,10 +582,10 @@ SENTENCES = {
         (who|what) do I (contact|need to show|send|give you) to <verifyme>?
         (tell me|let me know|explain|please explain|I'd like to know) (what you need to verify my identity|how identity verification works|how the identity check works|what documents you need for verification|what I need for the ID check)
         I (can't|don't know how to|have not been able to|am having trouble to|still have to) <verifyme>[ in the app|, what now|, help]
-        <howdoi> <verifyme>?
-        <howdoi> <verifyme>[ please| in the app| online| quickly| without a passport| from home]?
+        +<howdoi> <verifyme>?
+        +<howdoi> <verifyme>[ please| in the app| online| quickly| without a passport| from home]?
         where (can|do|should|must) I (go to |)(<verifyme>|find the identity check|find info about identity verification|upload my ID|send my documents for verification|submit my ID)?
-        (what|which) (documents|document|ID|papers|proof|kind of ID|identification|forms of ID|information) (do I need|do you need|can I use|are accepted|do you accept|is needed|are required|should I send|do I have to provide|will I need) (to <verifyme>|for the identity check|for identity verification|for verification|to get verified|as proof of identity)?
+        +(what|which) (documents|document|ID|papers|proof|kind of ID|identification|forms of ID|information) (do I need|do you need|can I use|are accepted|do you accept|is needed|are required|should I send|do I have to provide|will I need) (to <verifyme>|for the identity check|for identity verification|for verification|to get verified|as proof of identity)?
         what do (I|you) need (to|in order to|so I can) <verifyme>?
         what (is|are) the (steps|process|procedure|requirements|rules) (for|to|of) (<verifyme>|identity verification|verifying my identity|verification|the identity check|verifying who I am)?
         (can|could|may) I (use|send|upload|show) (my passport|my driving licence|a driver's licence|an ID card|a utility bill|my residence permit|a foreign passport|my student card|a photo of my ID) (to <verifyme>|for verification|to prove who I am|for the identity check|to verify myself)?
@@ -595,7 +596,7 @@ SENTENCES = {
         (is|has) my (identity|ID|verification) (been verified|verified|verified yet|been checked|complete|approved|done)[ yet]?
         (do I have to|do I need to|must I|should I) (<verifyme>|be verified|upload ID|verify|show ID)[ to use my account| to use the card| before I can top up| now]?
         (can|could) I (use my account|use the card|make payments|open an account|get a card) (without verifying my identity|before verification|without an identity check|without being verified|before my identity is verified)?
-        I (want|need|would like|'d like|'m trying|have) to <verifyme>
+        +I (want|need|would like|'d like|'m trying|have) to <verifyme>
         I (want|need|would like|have) to <verifyme>[, how| but don't know how| but have no passport|, what do you need|, where do I start|, please help]?
         <canyou> (help me <verifyme>|verify my identity|tell me how to <verifyme>|explain the identity check|explain how identity verification works|verify me)[ please]?
         I (uploaded|sent|have sent|submitted|gave you) my (passport|ID|documents|driving licence|selfie|proof of address)[ {ago}] (but I'm not verified|and am still not verified|, what's next for verification|to verify my identity but nothing happened|, is my identity verified now)
@@ -627,11 +628,11 @@ SENTENCES = {
         (I'm|I am) (not|no longer) (interested in|going to use|using|in need of) (this account|my account|your services|the account)[ any more], (close it|how do I close it|please delete it|can you close it)?
         (tell me|explain|let me know|show me) (how|what I need|the way) to (close|delete|cancel|terminate|end) (my account|an account|my account with you)[ please]
         (can|could) (I|you) (have|get) my account (closed|deleted|terminated|cancelled|shut)[ please| today| now]?
-        <howdoi> <close>?
-        <howdoi> <close>[ please| for good| in the app| online| permanently| today]?
-        <iwant> <close>
+        +<howdoi> <close>?
+        +<howdoi> <close>[ please| for good| in the app| online| permanently| today]?
+        +<iwant> <close>
         <iwant> <close>[ please| immediately| today| for good| as soon as possible| now]
-        <canyou> <close>[ for me| please| today| immediately| right now]?
+        +<canyou> <close>[ for me| please| today| immediately| right now]?
         where (can|do|should) I (go to |)<close>?
         (can|could|may) I <close>[ in the app| online| today| without calling| at any time| over the phone| at a branch]?
         I('m| am) (unhappy|not happy|dissatisfied|fed up|disappointed|not satisfied|done|finished) with (you|your service|your bank|this bank|the service|your company)[,] (and|so) (I want to|please|I'd like to|how do I) <close>

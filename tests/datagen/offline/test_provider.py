@@ -175,13 +175,15 @@ async def test_the_judge_prefers_the_right_answer_in_either_order(call, prompt):
     ("answer", "score"),
     [
         (
-            '{"intent":"Refund_not_showing_up","urgency":"high","entities":{"amount":"£40","when":"12 days ago"},"decision":"escalate","reason":"R3"}',
+            '{"intent":"Refund_not_showing_up","urgency":"high","entities":{"amount":"£40","when":"12 days ago"},'
+            '"decision":"escalate","reason":"R3"}',
             5,
         ),
         ('{"intent":"Refund_not_showing_up","urgency":"high","entities":{"when":"12 days ago"},"decision":"escalate","reason":"R3"}', 4),
         ('{"intent":"Refund_not_showing_up","urgency":"low","entities":{"when":"12 days ago"},"decision":"wait","reason":"R4"}', 3),
         (
-            '{"intent":"Refund_not_showing_up","urgency":"high","entities":{"place":"Rome","when":"12 days ago"},"decision":"escalate","reason":"R3"}',
+            '{"intent":"Refund_not_showing_up","urgency":"high","entities":{"place":"Rome","when":"12 days ago"},'
+            '"decision":"escalate","reason":"R3"}',
             2,
         ),
         ('{"intent":"card_arrival","urgency":"low","entities":{}}', 2),
