@@ -17,7 +17,7 @@ from typing import Any
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
-from train import model, template
+from train import cpu, model, template
 from train.config import TrainConfig
 from train.dataset import Manifest, read_pairs, read_rows, take
 from train.errors import DataError
@@ -92,6 +92,7 @@ def train_dpo(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     history = History(run_dir / "history.json")
     score = scorer(net, tokenizer, validation, manifest, config)
     start = sft_score(history, score)
+    cpu.speed_up(net, [row["prompt_ids"] + row["chosen_ids"] for row in rows], checkpointing=arguments.gradient_checkpointing)
     trainer = Trainer(model=net, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
     length = sum(len(row["chosen_ids"]) for row in rows) / len(rows)
     watch = Watch(

@@ -20,7 +20,7 @@ from peft import PeftModel
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from train import evaluate, model, template
+from train import cpu, evaluate, model, template
 from train.config import TrainConfig, check_options
 from train.dataset import Manifest, Row, mix, read_general, read_rows, take
 from train.errors import ConfigError, DataError, TrainError
@@ -37,28 +37,6 @@ class Prepared(NamedTuple):
     validation: list[Row]
     proof: dict[str, Any]
     facts: dict[str, Any]
-
-
-class Trainer(SFTTrainer):
-    """TRL's trainer, with the language-model head applied only where there is a label.
-
-    On a GPU TRL does this itself. On a CPU it scores every position, which for a small model with a long prompt is a
-    good part of the work. Same loss: mean negative log-likelihood of the labelled tokens of the whole batch.
-    """
-
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """Compute the loss; on a GPU, with outputs asked for, or with another loss than nll, as TRL does."""
-        if inputs["input_ids"].is_cuda or return_outputs or self.args.loss_type != "nll" or self.label_smoother:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        labels = inputs.pop("labels")[:, 1:]
-        inner = model.get_base_model() if isinstance(model, PeftModel) else model
-        hidden = inner.base_model(**inputs, use_cache=False).last_hidden_state[:, :-1]
-        mask = labels != -100
-        logits = inner.get_output_embeddings()(hidden[mask]).float()
-        total = mask.sum() if num_items_in_batch is None else num_items_in_batch
-        return torch.nn.functional.cross_entropy(logits, labels[mask], reduction="sum") / total
 
 
 def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progress: Progress) -> dict[str, Any]:
@@ -93,7 +71,8 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
         },
     )
     history = History(run_dir / "history.json")
-    trainer = Trainer(
+    shared = cpu.speed_up(net, [row.ids for row in prepared.rows], checkpointing=arguments.gradient_checkpointing)
+    trainer = SFTTrainer(
         model=net,
         args=arguments,
         train_dataset=Dataset.from_dict(
@@ -117,6 +96,7 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     finish(folder / "best", run_dir / "sft", tokenizer)
     return {
         **prepared.facts,
+        "shared_prefix_tokens": shared,
         "trainable": share.trainable,
         "parameters": share.total,
         "steps": trainer.state.global_step,

@@ -11,8 +11,9 @@ not in the trainer, so that it can be shown before the first step.
 
 import hashlib
 import random
+import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jinja2
@@ -27,15 +28,33 @@ FALLBACK = (
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '### assistant\\n' }}{% endif %}"
 )
-# Written in front of a template that fails as it stands, so that training, evaluation and serving all read the same.
-REPAIRS = {
-    "thinking off": "{%- set enable_thinking = false %}",
-    "system message folded into the first user message": (
-        "{%- if messages|length > 1 and messages[0]['role'] == 'system' and messages[1]['role'] == 'user' %}"
-        "{%- set messages = [{'role': 'user', 'content': messages[0]['content'] ~ '\\n\\n' ~ messages[1]['content']}]"
-        " + messages[2:] %}{%- endif %}"
-    ),
+FOLD = (
+    "{%- if messages|length > 1 and messages[0]['role'] == 'system' and messages[1]['role'] == 'user' %}"
+    "{%- set messages = [{'role': 'user', 'content': messages[0]['content'] ~ '\\n\\n' ~ messages[1]['content']}]"
+    " + messages[2:] %}{%- endif %}"
+)
+
+
+def _thinking_off(template: str) -> str:
+    return "{%- set enable_thinking = false %}" + template
+
+
+def _folded(template: str) -> str:
+    return FOLD + template
+
+
+def _unopened(template: str) -> str:
+    return re.sub(r"<think>\\n(?=['\"]\s*-?\}\})", "", template)
+
+
+# Changes to a template that fails as it stands. They are made in its text, so that training, evaluation and serving, which
+# all render with this text, stay alike.
+REPAIRS: dict[str, Callable[[str], str]] = {
+    "thinking off": _thinking_off,
+    "system message folded into the first user message": _folded,
+    "generation prompt opens no thinking block": _unopened,
 }
+ATTEMPTS = ((), *((name,) for name in REPAIRS), tuple(REPAIRS)[:2])
 PROBE_PROMPT = [{"role": "system", "content": "Name the colour."}, {"role": "user", "content": "What is grass?"}]
 PROBE_ANSWER = "It is green."
 
@@ -87,7 +106,7 @@ def adapt(tokenizer: PreTrainedTokenizerBase, where: str) -> Template:
     """Make the tokenizer's chat template one that can be trained on, and describe it.
 
     A student without a template gets FALLBACK. A template that has no place for a system message, or that opens a
-    thinking block, is repaired by a line in front of it (REPAIRS). Raises TemplateError when neither helps.
+    thinking block, is repaired (REPAIRS). Raises TemplateError when neither helps.
     """
     source = "own"
     if not tokenizer.chat_template:
@@ -101,12 +120,14 @@ def adapt(tokenizer: PreTrainedTokenizerBase, where: str) -> Template:
     original = tokenizer.chat_template
     if not isinstance(original, str):
         raise TemplateError(f"{where}: has several named chat templates {sorted(original)}. Keep one in its tokenizer.")
-    names = list(REPAIRS)
     refusals = []
-    for changes in ([], names[:1], names[1:], names):
-        tokenizer.chat_template = "".join(REPAIRS[name] for name in changes) + original
+    for changes in ATTEMPTS:
+        changed = original
+        for name in changes:
+            changed = REPAIRS[name](changed)
+        tokenizer.chat_template = changed
         try:
-            return _describe(tokenizer, source, tuple(changes), where)
+            return _describe(tokenizer, source, changes, where)
         except TemplateError as error:
             refusals.append(error)
     tokenizer.chat_template = original
