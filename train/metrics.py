@@ -344,14 +344,21 @@ def _label_tally(answers: Sequence[Answer]) -> Floats:
     return counts.reshape(len(answers), -1)
 
 
+def _divide(above: Floats, below: Floats) -> Floats:
+    """The quotient, nan where `below` is 0."""
+    quotient: Floats = np.full(above.shape, np.nan)
+    np.divide(above, below, out=quotient, where=below > 0)
+    return quotient
+
+
 def _rate(sums: Floats) -> Floats:
-    return np.divide(sums[..., 0], sums[..., 1], out=np.full(sums.shape[:-1], np.nan), where=sums[..., 1] > 0)
+    return _divide(sums[..., 0], sums[..., 1])
 
 
 def _f1(sums: Floats) -> Floats:
     """2 tp / (2 tp + fp + fn), the harmonic mean of precision and recall (van Rijsbergen 1979)."""
     below = 2 * sums[..., 0] + sums[..., 1] + sums[..., 2]
-    return np.divide(2 * sums[..., 0], below, out=np.full(sums.shape[:-1], np.nan), where=below > 0)
+    return _divide(2 * sums[..., 0], below)
 
 
 def _macro_f1(sums: Floats) -> Floats:
@@ -359,7 +366,7 @@ def _macro_f1(sums: Floats) -> Floats:
     counts = sums.reshape(*sums.shape[:-1], -1, 3)
     present = counts[..., 0] + counts[..., 2] > 0
     total = np.where(present, np.nan_to_num(_f1(counts)), 0).sum(-1)
-    return np.divide(total, present.sum(-1), out=np.full(total.shape, np.nan), where=present.any(-1))
+    return _divide(total, present.sum(-1))
 
 
 def _proportion(function: Callable[[Answer], float | None]) -> Metric:

@@ -111,7 +111,7 @@ def write_report(run_dir: Path) -> Path:
         labels=_labels(run),
         behaviour=_behaviour(run),
         samples=_samples(run),
-        samples_about="rows that all models have wrong or right, rows that a stage mended, rows that one broke.",
+        failures=_failures(run),
         general=_general(run),
         limits=_limits(run),
         reproduce=_reproduce(run),
@@ -139,8 +139,16 @@ def read_run(run_dir: Path) -> Run:
             answers = pq.read_table(run_dir / "answers.parquet").to_pylist()
         except (OSError, ValueError) as error:
             raise DataError(f"{run_dir / 'answers.parquet'}: cannot be read: {error}. Evaluate again.") from error
-    lists = [_read(run_dir / f"{name}.json") or [] for name in ("history", "evaluation", "comparisons")]
-    return Run(run_dir, record, manifest, changed, *lists, answers)
+    return Run(
+        folder=run_dir,
+        record=record,
+        manifest=manifest,
+        manifest_changed=changed,
+        history=_read(run_dir / "history.json") or [],
+        measures=_read(run_dir / "evaluation.json") or [],
+        comparisons=_read(run_dir / "comparisons.json") or [],
+        answers=answers,
+    )
 
 
 def _read(path: Path) -> Any:
@@ -210,7 +218,9 @@ def headline(run: Run) -> list[str]:
             continue
         what = {"label_accuracy": "names the right label", "exact_match": "gives the wanted answer"}.get(metric, "scores")
         where = f"{last['n']:,} held-out rows" if name == "test" else f"the {last['n']:,} rows of {name}"
-        text = f"On {where}, the tuned student {what} in {percent(last['value'])} of cases ({_interval(last['low'], last['high'])})"
+        who = "the tuned student" if run.tuned else "the student"
+        text = f"On {where}, {who} {what} in {percent(last['value'])} of cases"
+        text += f" (95 % interval {_interval(last['low'], last['high'])})"
         base = run.measure(name, "base", metric)
         if base and last["model"] != "base":
             text += f"; before training it was {percent(base['value'])}"
@@ -249,9 +259,10 @@ def _tiles(run: Run) -> list[dict[str, str]]:
             last = found[-1]
             tiles.append(
                 {
-                    "name": f"{metric}: {' → '.join(m['model'] for m in found)}",
+                    "name": metric,
+                    "models": " → ".join(m["model"] for m in found),
                     "value": " → ".join(f"{100 * m['value']:.1f}" for m in found) + " %",
-                    "detail": f"{last['model']}: 95 % interval {_interval(last['low'], last['high'])}, {last['n']:,} rows",
+                    "detail": f"95 % interval {_interval(last['low'], last['high'])}, {last['n']:,} rows",
                 }
             )
     return tiles
@@ -363,15 +374,13 @@ def _evaluation(run: Run) -> list[dict[str, Any]]:
         models = [m for m in run.models if any(x["set"] == name and x["model"] == m for x in run.measures)]
         pairs = dict.fromkeys((c["a"], c["b"]) for c in run.comparisons if c["set"] == name)
         metrics = dict.fromkeys(m["metric"] for m in run.measures if m["set"] == name)
-        rows = []
+        rows, changes = [], []
         for metric in (m for m in GLOSSARY if m in metrics):
             found = {m: run.measure(name, m, metric) for m in models}
             n = max(m["n"] for m in found.values() if m)
-            better = "" if GLOSSARY[metric].higher_is_better else " ↓"
-            cells: list[Any] = [metric + better, f"{n:,}", *(_with_interval(m) for m in found.values())]
-            cells += [_difference(run.comparison(name, metric, a, b)) for a, b in pairs]
-            rows.append(cells)
-        head = ["metric", "rows", *models, *(f"{a} → {b}" for a, b in pairs)]
+            named = metric + ("" if GLOSSARY[metric].higher_is_better else "\u00a0↓")
+            rows.append([named, f"{n:,}", *(_with_interval(m) for m in found.values())])
+            changes.append([named, *(_difference(run.comparison(name, metric, a, b)) for a, b in pairs)])
         about = (
             "Held-out rows of the same generators as the training rows: they share the teacher's habits, so they flatter."
             if name == "test"
@@ -382,9 +391,10 @@ def _evaluation(run: Run) -> list[dict[str, Any]]:
                 "name": name,
                 "about": about,
                 "rows": f"{max((m['n'] for m in run.measures if m['set'] == name), default=0):,}",
-                "head": head,
+                "models": models,
                 "table": rows,
-                "numbers": tuple(range(1, len(head))),
+                "pairs": [f"{a} → {b}" for a, b in pairs],
+                "changes": changes,
             }
         )
     return parts
@@ -478,16 +488,20 @@ def _samples(run: Run, each: int = 2) -> list[dict[str, Any]]:
     return samples
 
 
+def _failures(run: Run) -> str:
+    path = run.folder / "failures.parquet"
+    if not path.is_file():
+        return ""
+    count = pq.read_metadata(path).num_rows
+    return f"All {count:,} rows that the last model has wrong are in failures.parquet, with their topic and the metrics they fail."
+
+
 def _fate(outcomes: Sequence[tuple[str, bool]]) -> str:
     """What happened to a row from model to model, in words."""
     right = [ok for _, ok in outcomes]
     if len(set(right)) == 1:
         return "right in every stage" if right[0] else "wrong in every stage"
-    steps = [
-        f"{'mended' if now else 'broken'} by {name}"
-        for (_, before), (name, now) in pairwise(outcomes)
-        if before != now
-    ]
+    steps = [f"{'mended' if now else 'broken'} by {name}" for (_, before), (name, now) in pairwise(outcomes) if before != now]
     return ", ".join(steps)
 
 
@@ -550,7 +564,7 @@ def _reproduce(run: Run) -> dict[str, Any] | None:
 # --- plots ---------------------------------------------------------------------------------------------------------
 
 
-def _style() -> dict[str, Any]:
+def _style() -> Any:
     return {
         "svg.fonttype": "none",
         "svg.hashsalt": "retort",

@@ -1,12 +1,16 @@
 """Generation equals the library's, sets are read as they are, and a run's evaluation files say what happened."""
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     GenerationConfig,
@@ -18,14 +22,17 @@ from transformers import (
 )
 
 from train import evaluate
-from train.dataset import Row
+from train.config import TrainConfig
+from train.dataset import Manifest, Row
 from train.errors import DataError
 from train.metrics import TaskSpec
+from train.model import load_student
 
 TEMPLATE = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+# PEFT asks transformers by a name that transformers is about to drop.
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 TASK = TaskSpec(label_field="intent", labels=("a", "b"), system="Answer in JSON.")
 
 
@@ -55,9 +62,8 @@ def random_model(tokenizer: PreTrainedTokenizerFast, kind: str = "llama") -> Any
         "max_position_embeddings": 512,
         "initializer_range": 0.6,
     }
-    if kind == "llama":
-        model = LlamaForCausalLM(LlamaConfig(**sizes))
-    else:
+    model: Any = LlamaForCausalLM(LlamaConfig(**sizes))
+    if kind == "mistral":
         model = MistralForCausalLM(MistralConfig(**sizes, sliding_window=8))
     # Many stop ids, so that rows of one batch stop at different steps.
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, *range(100, 115)]
@@ -81,9 +87,7 @@ def one_by_one(model: Any, tokenizer: Any, asked: list[Any], new: int) -> list[s
     for prompt in asked:
         text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
         ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
-        options = GenerationConfig(
-            do_sample=False, max_new_tokens=new, eos_token_id=stops, pad_token_id=tokenizer.pad_token_id
-        )
+        options = GenerationConfig(do_sample=False, max_new_tokens=new, eos_token_id=stops, pad_token_id=tokenizer.pad_token_id)
         with torch.inference_mode():
             row = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=options)
         row = row[0, ids.shape[1] :].tolist()
@@ -111,3 +115,240 @@ def test_batch_size_does_not_change_answers(tokenizer: Any, batch_size: int) -> 
     assert evaluate.generate(model, tokenizer, prompts(), max_new_tokens=24, batch_size=batch_size) == one_by_one(
         model, tokenizer, prompts(), 24
     )
+
+
+def rows(count: int = 12) -> list[Row]:
+    made = []
+    for i, prompt in enumerate(prompts(count)):
+        label = "ab"[i % 2]
+        made.append(Row(f"r{i:02d}", prompt, json.dumps({"intent": label}), label, "kind", f"t/{label}", None))
+    return made
+
+
+def test_training_mode_is_restored(tokenizer: Any) -> None:
+    model = random_model(tokenizer).train()
+    evaluate.generate(model, tokenizer, prompts(2), max_new_tokens=2, batch_size=2)
+    assert model.training
+
+
+def test_no_prompts_give_no_answers(tokenizer: Any) -> None:
+    assert evaluate.generate(random_model(tokenizer), tokenizer, [], max_new_tokens=2, batch_size=2) == []
+
+
+def test_progress_is_told_the_rows_done(tokenizer: Any) -> None:
+    told: list[int] = []
+    evaluate.generate(random_model(tokenizer), tokenizer, prompts(7), max_new_tokens=2, batch_size=3, report=told.append)
+    assert told == [3, 6, 7]
+
+
+def test_equal_prompts_get_equal_answers(tokenizer: Any) -> None:
+    model = random_model(tokenizer)
+    answers = evaluate.generate(model, tokenizer, [prompts(1)[0]] * 4, max_new_tokens=12, batch_size=3)
+    assert len(set(answers)) == 1
+
+
+def test_the_common_beginning_leaves_each_row_a_token() -> None:
+    assert evaluate._common_prefix([[1, 2, 3], [1, 2, 4, 5]]) == 2
+    assert evaluate._common_prefix([[1, 2], [1, 2, 3]]) == 1
+    assert evaluate._common_prefix([[1], [2]]) == 0
+    assert evaluate._common_prefix([[1, 2, 3]]) == 0
+
+
+def test_task_score_is_macro_f1_for_labels(tokenizer: Any) -> None:
+    found = evaluate.task_score(random_model(tokenizer), tokenizer, rows(4), TASK, max_new_tokens=4, batch_size=4)
+    assert (found.metric, found.value, found.n) == ("macro_f1", 0.0, 4)
+
+
+def test_task_score_is_exact_match_where_no_row_has_a_label(tokenizer: Any) -> None:
+    found = evaluate.task_score(
+        random_model(tokenizer), tokenizer, [r._replace(label=None) for r in rows(4)], evaluate.TEXT, max_new_tokens=4, batch_size=4
+    )
+    assert found.metric == "exact_match"
+
+
+def test_task_score_refuses_rows_that_nothing_can_be_scored_on(tokenizer: Any) -> None:
+    blank = [r._replace(label=None, completion=None) for r in rows(2)]
+    with pytest.raises(DataError, match="none of the 2 rows"):
+        evaluate.task_score(random_model(tokenizer), tokenizer, blank, TASK, max_new_tokens=2, batch_size=2)
+
+
+def test_a_sample_stays_when_rows_are_added() -> None:
+    few, many = rows(12), [*rows(12), rows(1)[0]._replace(id="zz")]
+    drawn = [r.id for r in evaluate.sample(few, 6, 1)]
+    assert drawn == sorted(drawn)
+    assert len(set(drawn) & {r.id for r in evaluate.sample(many, 6, 1)}) >= 5
+
+
+def test_another_seed_draws_other_rows() -> None:
+    assert evaluate.sample(rows(12), 6, 1) != evaluate.sample(rows(12), 6, 2)
+
+
+def written(folder: Path) -> list[dict[str, Any]]:
+    sets = [
+        evaluate.EvaluationRows("test", rows(4), TASK),
+        evaluate.EvaluationRows(
+            "general", [r._replace(completion="x", label=None, kind=f"skill{i % 2}") for i, r in enumerate(rows(4))],
+            evaluate.TEXT, ("exact_match",), slices=True,
+        ),
+    ]  # fmt: skip
+    right = [r.completion or "" for r in rows(4)]
+    wrong = ["?", *right[1:]]
+    completions = {
+        "test": {"base": ["?"] * 4, "sft": wrong, "dpo": right, "merged": wrong},
+        "general": {m: ["x", "x", "x", "y"] for m in ("base", "sft", "dpo", "merged")},
+    }
+    return evaluate.write_evaluation(folder, sets, completions)
+
+
+def test_evaluation_json_holds_what_is_returned(tmp_path: Path) -> None:
+    returned = written(tmp_path)
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == returned
+    assert all(set(line) == {"set", "model", "metric", "value", "low", "high", "n"} for line in returned)
+
+
+def test_comparisons_follow_the_stages(tmp_path: Path) -> None:
+    written(tmp_path)
+    lines = json.loads((tmp_path / "comparisons.json").read_text())
+    pairs = {(c["a"], c["b"]) for c in lines}
+    assert pairs == {("base", "sft"), ("sft", "dpo"), ("base", "dpo"), ("dpo", "merged")}
+    assert set(lines[0]) == {"set", "metric", "a", "b", "difference", "low", "high", "n", "p"}
+
+
+def test_the_general_probe_is_scored_by_skill(tmp_path: Path) -> None:
+    found = {m["metric"]: m["value"] for m in written(tmp_path) if m["set"] == "general" and m["model"] == "dpo"}
+    assert found == {"exact_match": 0.75, "exact_match/skill0": 1.0, "exact_match/skill1": 0.5}
+
+
+def test_failures_are_the_last_models_wrong_rows_with_their_reasons(tmp_path: Path) -> None:
+    written(tmp_path)
+    failures = pq.read_table(tmp_path / "failures.parquet").to_pylist()
+    assert [(f["set"], f["id"], f["model"], f["topic"]) for f in failures] == [("test", "r00", "merged", "t/a")]
+    assert failures[0]["failed"] == ["json_validity", "label_accuracy", "exact_match"]
+    assert failures[0]["input"] == prompts(1)[0][1]["content"]
+
+
+def test_answers_hold_every_model_on_every_row(tmp_path: Path) -> None:
+    written(tmp_path)
+    assert pq.read_metadata(tmp_path / "answers.parquet").num_rows == 2 * 4 * 4
+
+
+def test_a_jsonl_line_gets_the_tasks_system_message(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"text": "hello", "intent": "a"}\n\n')
+    (row,) = evaluate.read_jsonl(tmp_path / "x.jsonl", TASK)
+    assert row.prompt == [{"role": "system", "content": TASK.system}, {"role": "user", "content": "hello"}]
+    assert row.label == "a"
+
+
+def test_a_jsonl_prompt_keeps_its_own_system_message(tmp_path: Path) -> None:
+    prompt = [{"role": "system", "content": "mine"}, {"role": "user", "content": "hi"}]
+    (tmp_path / "x.jsonl").write_text(json.dumps({"prompt": prompt, "completion": "yes"}))
+    (row,) = evaluate.read_jsonl(tmp_path / "x.jsonl", TASK)
+    assert (row.prompt, row.completion) == (prompt, "yes")
+
+
+@pytest.mark.parametrize(("text", "message"), [('{"label": "a"}', ":1: not"), ("{", ":1: not"), ("\n", "no rows")])
+def test_a_jsonl_file_that_cannot_be_used_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "x.jsonl").write_text(text)
+    with pytest.raises(DataError, match=message):
+        evaluate.read_jsonl(tmp_path / "x.jsonl", TASK)
+
+
+def test_a_jsonl_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        evaluate.read_jsonl(tmp_path / "x.jsonl", TASK)
+
+
+def messages(role: str, content: str | None) -> list[dict[str, str]] | None:
+    return None if content is None else [{"role": role, "content": content}]
+
+
+@pytest.fixture(scope="module")
+def trained(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainConfig, Manifest]:
+    """A run with a base, two adapters and a merged model, and an export with a test split and an external set."""
+    root = tmp_path_factory.mktemp("trained")
+    base = random_model(tokenizer)
+    base.save_pretrained(root / "student")
+    tokenizer.save_pretrained(root / "student")
+    run_dir = root / "run"
+    for seed, name in enumerate(("sft", "dpo"), 1):
+        net = get_peft_model(random_model(tokenizer), LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+        torch.manual_seed(seed)
+        for key, parameter in net.named_parameters():
+            if "lora_B" in key:
+                torch.nn.init.normal_(parameter, std=0.5)
+        net.save_pretrained(run_dir / name)
+    merged = net.merge_and_unload()
+    merged.save_pretrained(run_dir / "merged")
+    tokenizer.save_pretrained(run_dir / "merged")
+
+    data = root / "data"
+    files = {}
+    for name, listed in {"sft/test.parquet": rows(9), "evaluation/mine.parquet": [r._replace(completion=None) for r in rows(5)]}.items():
+        records = [{**r._asdict(), "completion": messages("assistant", r.completion)} for r in listed]
+        (data / name).parent.mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(records), data / name)
+        files[name] = {"rows": len(listed), "sha256": hashlib.sha256((data / name).read_bytes()).hexdigest()}
+    manifest = {
+        "format": 1,
+        "name": "x",
+        "seed": 0,
+        "task": TASK.model_dump(),
+        "files": files,
+        "decontamination": {"passed": True, "sets": []},
+    }
+    (data / "manifest.json").write_text(json.dumps(manifest))
+    evaluation = {"test_rows": 6, "max_new_tokens": 12, "batch_size": 4}
+    config = TrainConfig.model_validate({"student": str(root / "student"), "data": data, "evaluation": evaluation})
+    return run_dir, config, Manifest.read(data)
+
+
+def test_a_run_is_evaluated_stage_by_stage_on_every_set(trained: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run_dir, config, manifest = trained
+    probe = {"prompt": messages("user", "Say a"), "completion": "a", "skill": "copying"}
+    (tmp_path / "probe.jsonl").write_text(json.dumps(probe))
+    monkeypatch.setattr(evaluate, "GENERAL", tmp_path)
+    measures = evaluate.evaluate_run(run_dir, config, manifest)
+    found = {(m["set"], m["model"]): m["n"] for m in measures if m["metric"] in ("label_accuracy", "exact_match")}
+    assert {key[1] for key in found} == {"base", "sft", "dpo", "merged"}
+    assert {key[0]: n for key, n in found.items()} == {"test": 6, "mine": 5, "general": 1}
+
+
+def test_each_stage_answers_with_its_own_weights(trained: Any, tokenizer: Any) -> None:
+    run_dir, config, _ = trained
+    said = {}
+    for name, student in evaluate.run_models(run_dir, config):
+        said[name] = evaluate.generate(student.model, student.tokenizer, prompts(6), max_new_tokens=12, batch_size=6)
+    alone = load_student(config.student, config, adapter=run_dir / "sft")
+    assert said["sft"] == evaluate.generate(alone.model, alone.tokenizer, prompts(6), max_new_tokens=12, batch_size=6)
+    assert said["base"] == evaluate.generate(random_model(tokenizer), tokenizer, prompts(6), max_new_tokens=12, batch_size=6)
+    assert len({tuple(texts) for texts in said.values()}) == 3, "base, sft and dpo differ; merged equals dpo"
+    assert said["merged"] == said["dpo"]
+
+
+def test_a_stage_that_a_run_does_not_have_is_left_out(trained: Any, tmp_path: Path) -> None:
+    run_dir, config, _ = trained
+    shutil.copytree(run_dir / "sft", tmp_path / "sft")
+    assert [name for name, _ in evaluate.run_models(tmp_path, config)] == ["base", "sft"]
+
+
+def test_a_fully_trained_stage_is_loaded_as_a_model(trained: Any, tmp_path: Path) -> None:
+    run_dir, config, _ = trained
+    shutil.copytree(run_dir / "merged", tmp_path / "sft")
+    assert [name for name, _ in evaluate.run_models(tmp_path, config)] == ["base", "sft"]
+
+
+def test_an_export_without_rows_to_evaluate_on_is_refused(trained: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run_dir, config, manifest = trained
+    monkeypatch.setattr(evaluate, "GENERAL", tmp_path)
+    with pytest.raises(DataError, match="no test rows"):
+        evaluate.evaluate_run(run_dir, config, manifest._replace(files={}))
+
+
+def test_a_model_folder_is_evaluated_on_json_lines(trained: Any, tmp_path: Path) -> None:
+    run_dir, config, _ = trained
+    (tmp_path / "x.jsonl").write_text('{"text": "hello", "intent": "a"}\n{"text": "hi", "label": "b"}\n')
+    measures = evaluate.evaluate_model(str(run_dir / "merged"), {"x": tmp_path / "x.jsonl"}, TASK, config, out=tmp_path / "out")
+    accuracy = next(m for m in measures if m["metric"] == "label_accuracy")
+    assert (accuracy["set"], accuracy["model"], accuracy["n"]) == ("x", "model", 2)
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == measures
+    assert evaluate.evaluate_model(str(run_dir / "merged"), {"x": tmp_path / "x.jsonl"}, TASK, config) == measures

@@ -75,10 +75,7 @@ def make_run(folder: Path, *, rows: int = 120, seed: int = 0) -> Path:
         EvaluationRows("real messages", rows_of("real", rows, rng, only_labels=True), TASK),
         EvaluationRows(
             "general",
-            [
-                Row(f"general/{i}", [{"role": "user", "content": f"Say {i}"}], str(i), None, SKILLS[i % 4], None, None)
-                for i in range(rows)
-            ],
+            [Row(f"general/{i}", [{"role": "user", "content": f"Say {i}"}], str(i), None, SKILLS[i % 4], None, None) for i in range(rows)],
             TEXT,
             ("exact_match",),
             slices=True,
@@ -152,9 +149,7 @@ def make_run(folder: Path, *, rows: int = 120, seed: int = 0) -> Path:
                 }
             ],
             "review": {
-                "rates": [
-                    {"reviewer": "ana", "stratum": "all", "reviewed": 200, "defects": 9, "rate": 0.045, "low": 0.02, "high": 0.084}
-                ]
+                "rates": [{"reviewer": "ana", "stratum": "all", "reviewed": 200, "defects": 9, "rate": 0.045, "low": 0.02, "high": 0.084}]
             },
         },
     }
@@ -189,3 +184,147 @@ def make_run(folder: Path, *, rows: int = 120, seed: int = 0) -> Path:
     }
     (folder / "run.json").write_text(json.dumps(record))
     return folder
+
+
+class Page(HTMLParser):
+    """What a browser would find: ids, headings, text, and everything that it would fetch."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.fetched: list[str] = []
+        self.tags: list[str] = []
+        self.open_tables = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name == "id" and value:
+                self.ids.append(value)
+            if name in ("src", "href", "xlink:href", "srcset", "data", "poster") and value and not value.startswith("#"):
+                self.fetched.append(value)
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def page(run_dir: Path) -> str:
+    return write_report(run_dir).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("anchor", [anchor for anchor, _ in SECTIONS])
+def test_every_section_is_there(page: str, anchor: str) -> None:
+    assert f'<section id="{anchor}">' in page
+
+
+def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
+    found = Page(page)
+    assert found.fetched == []
+    assert not {"script", "link", "iframe", "img", "object", "embed"} & set(found.tags)
+    assert not re.search(r"@import|url\((?!#)", page)
+    addresses = set(re.findall(r"https?://[^\s\"'<>]+", page))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}, "only names of namespaces"
+
+
+def test_ids_are_unique_although_there_are_several_plots(page: str) -> None:
+    ids = Page(page).ids
+    assert page.count("<svg ") == 3
+    assert len(ids) == len(set(ids))
+
+
+def test_references_inside_plots_reach_their_target(page: str) -> None:
+    targets = set(re.findall(r'(?:xlink:href="|url\()#([^")]+)', page))
+    assert targets
+    assert targets <= set(Page(page).ids)
+
+
+def test_tables_have_captions_and_header_cells(page: str) -> None:
+    tables = re.findall(r"<table>(.*?)</table>", page, re.DOTALL)
+    assert tables
+    assert all("<caption>" in t and 'scope="col"' in t and 'scope="row"' in t for t in tables)
+
+
+def test_answers_cannot_inject_markup(page: str) -> None:
+    assert "<b>waited</b>" not in page
+    assert "&lt;b&gt;waited&lt;/b&gt;" in page
+
+
+def test_the_headline_gives_accuracy_with_interval_and_what_it_was_before(run_dir: Path) -> None:
+    first = headline(read_run(run_dir))[0]
+    assert re.match(r"On 120 held-out rows, the tuned student names the right label in \d+\.\d % of cases \(95 % interval", first)
+    assert "before training it was 0.0 %, a clear difference" in first
+
+
+def test_the_headline_says_what_dpo_did_to_bad_answers(run_dir: Path) -> None:
+    assert any(s.startswith("Bad answers") and "fewer" in s for s in headline(read_run(run_dir)))
+
+
+def test_a_difference_is_marked_by_the_metrics_own_direction(run_dir: Path) -> None:
+    run = read_run(run_dir)
+    fewer = run.comparison("test", "bad_behaviour", "sft", "dpo")
+    assert fewer is not None
+    assert fewer["difference"] < 0
+    row = next(r for r in re.findall(r"<tr>.*?</tr>", write_report(run_dir).read_text(), re.DOTALL) if "test: bad_behaviour" in r)
+    assert '<span class="better">▲' in row
+
+
+def test_a_simulated_teacher_and_a_tiny_student_are_named_as_limits(page: str) -> None:
+    limits = page[page.index('<section id="limits">') :]
+    assert "The teacher was simulated" in limits
+    assert "Logistic regression" in limits
+
+
+def test_a_newer_export_is_not_passed_off_as_the_runs_data(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", rows=12)
+    manifest = run / "data" / "manifest.json"
+    assert "exported again after this run" not in write_report(run).read_text()
+    manifest.write_text(manifest.read_text().replace("4100", "4200"))
+    assert "exported again after this run" in write_report(run).read_text()
+
+
+@pytest.mark.parametrize(
+    "missing", ["run.json", "history.json", "evaluation.json", "comparisons.json", "answers.parquet", "failures.parquet", "data"]
+)
+def test_a_missing_part_leaves_the_rest(tmp_path: Path, missing: str) -> None:
+    run = make_run(tmp_path / "run", rows=12)
+    (run / missing).rename(tmp_path / "gone")
+    page = write_report(run).read_text()
+    assert all(f'<section id="{anchor}">' in page for anchor, _ in SECTIONS)
+
+
+def test_an_empty_run_says_that_nothing_was_run(tmp_path: Path) -> None:
+    page = write_report(tmp_path).read_text()
+    assert page.count("Not run:") >= 8
+    assert "was not evaluated" in page
+
+
+def test_a_skipped_stage_says_why(tmp_path: Path) -> None:
+    record = {"name": "x", "stages": {"dpo": {"skipped": "train.dpo is null", "done": True}}}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert "train.dpo is null" in write_report(tmp_path).read_text()
+
+
+def test_a_guard_that_stopped_dpo_is_shown(tmp_path: Path) -> None:
+    record = {"name": "x", "stages": {"dpo": {"pairs": 3, "guard": "chosen answers lost 0.40 nats per token"}}}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert "chosen answers lost 0.40 nats per token" in write_report(tmp_path).read_text()
+
+
+def test_the_same_run_gives_the_same_report(run_dir: Path) -> None:
+    assert write_report(run_dir).read_bytes() == write_report(run_dir).read_bytes()
+
+
+def test_a_folder_that_is_not_there_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such run"):
+        write_report(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "answers.parquet"])
+def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{")
+    with pytest.raises(DataError, match=name):
+        write_report(tmp_path)
