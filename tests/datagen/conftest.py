@@ -1,7 +1,10 @@
-"""A small bank: task, policy and examples that pass every filter, for tests of filters, curation, review and export."""
+"""A small bank whose examples pass every filter, and a chat server on this machine that answers as it is told."""
 
 import json
-from collections.abc import Callable
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +118,65 @@ def bank_store(tmp_path: Path) -> Callable[[list[Example]], Store]:
         return store
 
     return make
+
+
+Reply = tuple[int, dict[str, str], bytes]
+
+
+def chat(text: str, *, finish: str = "stop", cached: int = 0) -> Reply:
+    """A chat completion as an OpenAI-compatible server sends it."""
+    body = {
+        "id": "x", "object": "chat.completion", "created": 1, "model": "m",
+        "choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}],
+        "usage": {
+            "prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120, "prompt_tokens_details": {"cached_tokens": cached},
+        },
+    }  # fmt: skip
+    return 200, {}, json.dumps(body).encode()
+
+
+def error(status: int, message: str, headers: dict[str, str] | None = None) -> Reply:
+    return status, headers or {}, json.dumps({"error": {"message": message, "type": "x", "code": None}}).encode()
+
+
+class ChatServer:
+    """An OpenAI-compatible server whose replies are a function of the request's body and of how often it was sent."""
+
+    def __init__(self) -> None:
+        self.reply: Callable[[dict[str, Any], int], Reply] = lambda body, nth: chat("hello")
+        self.seen: Counter[str] = Counter()
+        self.bodies: list[dict[str, Any]] = []
+        lock, server = threading.Lock(), self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                key = json.dumps(body["messages"]) + str(body.get("temperature")) + str(body.get("seed"))
+                with lock:
+                    server.seen[key] += 1
+                    server.bodies.append(body)
+                    nth = server.seen[key]
+                status, headers, data = server.reply(body, nth)
+                self.send_response(status)
+                for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.chat, self.error = chat, error
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def server() -> Iterator[ChatServer]:
+    server = ChatServer()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()

@@ -1,11 +1,6 @@
 """The door to a model, against a real HTTP server on this machine that misbehaves."""
 
 import asyncio
-import json
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,67 +11,6 @@ from datagen.errors import ConfigError, TeacherError
 from datagen.records import Message, Request
 from datagen.teacher import FatalTeacherError, Teacher
 
-Reply = tuple[int, dict[str, str], bytes]
-
-
-def chat(text: str, *, finish: str = "stop", cached: int = 0) -> Reply:
-    """A chat completion as an OpenAI-compatible server sends it."""
-    body = {
-        "id": "x", "object": "chat.completion", "created": 1, "model": "m",
-        "choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}],
-        "usage": {
-            "prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120, "prompt_tokens_details": {"cached_tokens": cached},
-        },
-    }  # fmt: skip
-    return 200, {}, json.dumps(body).encode()
-
-
-def error(status: int, message: str, headers: dict[str, str] | None = None) -> Reply:
-    return status, headers or {}, json.dumps({"error": {"message": message, "type": "x", "code": None}}).encode()
-
-
-class Server:
-    """An OpenAI-compatible server whose replies are a function of the request's body and of how often it was sent."""
-
-    def __init__(self) -> None:
-        self.reply: Callable[[dict[str, Any], int], Reply] = lambda body, nth: chat("hello")
-        self.seen: Counter[str] = Counter()
-        self.bodies: list[dict[str, Any]] = []
-        lock, server = threading.Lock(), self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                key = body["messages"][-1]["content"] + "|" + str(body.get("temperature"))
-                with lock:
-                    server.seen[key] += 1
-                    server.bodies.append(body)
-                    nth = server.seen[key]
-                status, headers, data = server.reply(body, nth)
-                self.send_response(status)
-                for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.http.shutdown()
-    server.http.server_close()
-
-
 def request(text: str = "hi", model: str = "openai/local") -> Request:
     params = {"temperature": 0.5, "max_tokens": 64}
     return Request(
@@ -84,7 +18,7 @@ def request(text: str = "hi", model: str = "openai/local") -> Request:
     )
 
 
-def make_teacher(server: Server, failures: list[str] | None = None, *, retries: int = 4, timeout_s: float = 10.0) -> Teacher:
+def make_teacher(server: Any, failures: list[str] | None = None, *, retries: int = 4, timeout_s: float = 10.0) -> Teacher:
     config = ModelConfig(
         model="openai/local", max_tokens=64, timeout_s=timeout_s, price=Price(input_per_million=1.0, output_per_million=10.0),
         params={"api_base": server.url, "api_key": "none"},
@@ -93,12 +27,12 @@ def make_teacher(server: Server, failures: list[str] | None = None, *, retries: 
     return Teacher({"teacher": config}, concurrency=8, retries=retries, on_failure=lambda request, kind, message: noted.append(kind))
 
 
-def complete(teacher: Teacher, server: Server, text: str = "hi") -> Any:
+def complete(teacher: Teacher, server: Any, text: str = "hi") -> Any:
     ask = request(text).model_copy(update={"params": {"temperature": 0.5, "max_tokens": 64, "api_base": server.url, "api_key": "none"}})
     return asyncio.run(teacher.complete(ask))
 
 
-def test_an_answer_comes_with_its_tokens_and_its_price(server: Server) -> None:
+def test_an_answer_comes_with_its_tokens_and_its_price(server: Any) -> None:
     response = complete(make_teacher(server), server)
     assert response.text == "hello"
     assert (response.prompt_tokens, response.completion_tokens) == (100, 20)
@@ -106,38 +40,38 @@ def test_an_answer_comes_with_its_tokens_and_its_price(server: Server) -> None:
     assert server.bodies[0]["max_tokens"] == 64
 
 
-def test_cached_tokens_are_counted_apart(server: Server) -> None:
-    server.reply = lambda body, nth: chat("hello", cached=60)
+def test_cached_tokens_are_counted_apart(server: Any) -> None:
+    server.reply = lambda body, nth: server.chat("hello", cached=60)
     assert complete(make_teacher(server), server).cached_tokens == 60
 
 
 @pytest.mark.parametrize(("status", "kind"), [(500, "InternalServerError"), (429, "RateLimitError"), (503, "ServiceUnavailableError")])
-def test_what_may_pass_is_tried_again_and_noted(server: Server, status: int, kind: str) -> None:
+def test_what_may_pass_is_tried_again_and_noted(server: Any, status: int, kind: str) -> None:
     failures: list[str] = []
-    server.reply = lambda body, nth: error(status, "try later", {"Retry-After": "0"}) if nth < 3 else chat("at last")
+    server.reply = lambda body, nth: server.error(status, "try later", {"Retry-After": "0"}) if nth < 3 else server.chat("at last")
     response = complete(make_teacher(server, failures), server)
     assert (response.text, response.attempts) == ("at last", 3)
     assert failures == [kind, kind]
 
 
-def test_retry_after_is_waited_for(server: Server) -> None:
+def test_retry_after_is_waited_for(server: Any) -> None:
     import time
 
-    server.reply = lambda body, nth: error(429, "slow down", {"Retry-After": "1"}) if nth == 1 else chat("ok")
+    server.reply = lambda body, nth: server.error(429, "slow down", {"Retry-After": "1"}) if nth == 1 else server.chat("ok")
     started = time.monotonic()
     complete(make_teacher(server), server)
     assert time.monotonic() - started >= 1.0
 
 
-def test_retries_end(server: Server) -> None:
-    server.reply = lambda body, nth: error(500, "never", {"Retry-After": "0"})
+def test_retries_end(server: Any) -> None:
+    server.reply = lambda body, nth: server.error(500, "never", {"Retry-After": "0"})
     with pytest.raises(TeacherError, match="InternalServerError after 2 tries"):
         complete(make_teacher(server, retries=2), server)
     assert server.seen.total() == 2
 
 
-def test_a_refusal_for_good_is_not_tried_again(server: Server) -> None:
-    server.reply = lambda body, nth: error(400, "content policy")
+def test_a_refusal_for_good_is_not_tried_again(server: Any) -> None:
+    server.reply = lambda body, nth: server.error(400, "content policy")
     with pytest.raises(TeacherError, match="content policy") as caught:
         complete(make_teacher(server), server)
     assert not isinstance(caught.value, FatalTeacherError)
@@ -145,20 +79,20 @@ def test_a_refusal_for_good_is_not_tried_again(server: Server) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 404])
-def test_a_wrong_key_or_model_would_meet_every_call(server: Server, status: int) -> None:
-    server.reply = lambda body, nth: error(status, "no such thing")
+def test_a_wrong_key_or_model_would_meet_every_call(server: Any, status: int) -> None:
+    server.reply = lambda body, nth: server.error(status, "no such thing")
     with pytest.raises(FatalTeacherError, match="no such thing"):
         complete(make_teacher(server), server)
     assert server.seen.total() == 1
 
 
-def test_a_server_that_hangs_is_left_after_the_timeout(server: Server) -> None:
+def test_a_server_that_hangs_is_left_after_the_timeout(server: Any) -> None:
     import time
 
-    def hang(body: dict[str, Any], nth: int) -> Reply:
+    def hang(body: dict[str, Any], nth: int) -> Any:
         if nth == 1:
             time.sleep(1.5)
-        return chat("late")
+        return server.chat("late")
 
     server.reply = hang
     failures: list[str] = []
@@ -166,7 +100,7 @@ def test_a_server_that_hangs_is_left_after_the_timeout(server: Server) -> None:
     assert failures == ["Timeout"]
 
 
-def test_nobody_listening_is_a_failure_with_its_reason(server: Server) -> None:
+def test_nobody_listening_is_a_failure_with_its_reason(server: Any) -> None:
     server.http.shutdown()
     server.http.server_close()
     with pytest.raises(TeacherError, match="InternalServerError after 2 tries|APIConnectionError after 2 tries"):
