@@ -20,6 +20,7 @@ RECIPE_KEYS = (
     "name taxonomy seed teachers concurrency retries attempts budget_usd mix per_call "
     "judge filters evaluation_sets split export train"
 ).split()
+BUILT_IN = "train/students/tiny"
 TINY = Path(__file__).parent / "students" / "tiny"
 GENERAL = Path(__file__).parent / "general"
 SFT_DEFAULTS: dict[str, Any] = {
@@ -102,7 +103,7 @@ class TrainConfig(Section):
     name: str = "training"
     data: Path = Path("data")
     out: Path = Path("runs")
-    student: str = str(TINY)
+    student: str = BUILT_IN
     method: Literal["lora", "qlora", "full"] = "lora"
     lora: Lora = Lora()
     max_length: int = Field(1024, ge=8)

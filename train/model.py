@@ -30,7 +30,7 @@ from transformers import (
 )
 
 from train import template
-from train.config import TrainConfig
+from train.config import BUILT_IN, TINY, TrainConfig
 from train.errors import ConfigError, ModelError
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -206,6 +206,8 @@ def _folder(student: str) -> str:
     """A path that looks like one must exist: otherwise transformers would ask the hub for it."""
     looks_local = student.startswith((".", "/", "~")) or student.count("/") != 1
     path = Path(student).expanduser()
+    if student == BUILT_IN and not path.is_dir():
+        path = TINY  # called from another folder than the repository's
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"{student}: a folder, but not a model: config.json is missing.")

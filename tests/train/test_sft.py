@@ -1,0 +1,151 @@
+"""SFT lowers the loss, keeps the best point, names what it leaves out, and goes on after an interruption to the same end."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from trl import SFTConfig
+
+from train import model
+from train.config import TrainConfig
+from train.dataset import Manifest
+from train.errors import ConfigError, DataError, TemplateError
+from train.sft import known_options, train_sft
+from train.watch import Best, History, Silent, Watch
+
+MakeConfig = Callable[..., TrainConfig]
+
+
+class Recorder(Silent):
+    """Remembers what it is told; interrupts at a step of a stage if asked to."""
+
+    def __init__(self, interrupt_at: int | None = None) -> None:
+        self.plans: list[Mapping[str, str]] = []
+        self.steps: list[int] = []
+        self.interrupt_at = interrupt_at
+
+    def plan(self, title: str, facts: Mapping[str, str]) -> None:
+        self.plans.append(facts)
+
+    def advance(self, done: int, **numbers: float) -> None:
+        self.steps.append(done)
+        if self.interrupt_at == done and numbers.get("loss"):
+            raise KeyboardInterrupt
+
+
+def lines(run_dir: Path) -> list[dict[str, Any]]:
+    return list(json.loads((run_dir / "history.json").read_text()))
+
+
+def test_the_loss_falls_and_the_adapter_is_kept(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
+    progress = Recorder()
+    record = train_sft(make_config(), manifest, tmp_path / "run", progress=progress)
+    losses = [line["loss"] for line in lines(tmp_path / "run") if "loss" in line]
+    assert losses[-1] < losses[0]
+    assert record["steps"] == 6 == progress.steps[-1]
+    assert record["rows"] == 48
+    student, _ = model.load_student(make_config().student, adapter=tmp_path / "run/sft")
+    assert isinstance(student, PeftModel)
+    assert not (tmp_path / "run/work").exists()
+
+
+def test_what_will_be_done_is_said_before(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
+    progress = Recorder()
+    train_sft(make_config(), manifest, tmp_path / "run", progress=progress)
+    assert {"student", "method", "rows", "tokens per epoch", "steps", "forecast"} <= set(progress.plans[0])
+    assert "trainable" in progress.plans[0]["method"]
+
+
+def test_the_history_has_scores_with_intervals_at_the_points(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
+    train_sft(make_config(), manifest, tmp_path / "run", progress=Silent())
+    scores = [line for line in lines(tmp_path / "run") if "metric" in line]
+    assert [line["step"] for line in scores] == [3, 6]
+    assert all(line["low"] <= line["value"] <= line["high"] and line["n"] == 4 for line in scores)
+
+
+def test_the_proof_is_written_before_training(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
+    train_sft(make_config(), manifest, tmp_path / "run", progress=Silent())
+    proof = json.loads((tmp_path / "run/template_proof.json").read_text())
+    assert proof["example"]["supervised"].endswith("<|im_end|>")
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(evaluation={"points": 3, "validation_rows": 4, "max_new_tokens": 4})
+    train_sft(config, manifest, tmp_path / "whole", progress=Silent())
+    with pytest.raises(KeyboardInterrupt):
+        train_sft(config, manifest, tmp_path / "broken", progress=Recorder(interrupt_at=5))
+    assert not (tmp_path / "broken/sft").exists()
+    again = Recorder()
+    train_sft(config, manifest, tmp_path / "broken", progress=again)
+    assert again.steps[0] > 4, "it went on from the checkpoint at step 4"
+    whole, resumed = (load_file(tmp_path / name / "sft/adapter_model.safetensors") for name in ("whole", "broken"))
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    assert lines(tmp_path / "whole") == lines(tmp_path / "broken")
+
+
+def test_over_long_rows_are_named_in_the_record(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
+    record = train_sft(make_config(max_length=40), manifest, tmp_path / "run", progress=Silent())
+    named = record["dropped"]["longer than 40 tokens"]
+    assert record["rows"] + len(named) == 48
+    assert named
+
+
+def test_nothing_left_to_train_on_is_refused(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
+    with pytest.raises(TemplateError, match="no row is left"):
+        train_sft(make_config(max_length=10), manifest, tmp_path / "run", progress=Silent())
+
+
+def test_rows_without_completion_are_nothing_to_train_on(
+    tmp_path: Path, write_export: Callable[..., Path], make_config: MakeConfig
+) -> None:
+    manifest = Manifest.read(write_export(tmp_path / "data"))
+    files = {**manifest.files, "sft/train.parquet": manifest.files["evaluation/real.parquet"]}
+    directory = tmp_path / "data"
+    (directory / "sft/train.parquet").write_bytes((directory / "evaluation/real.parquet").read_bytes())
+    with pytest.raises(DataError, match="no row has a completion"):
+        train_sft(make_config(), manifest._replace(files=files), tmp_path / "run", progress=Silent())
+
+
+def test_general_rows_are_mixed_in(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
+    path = tmp_path / "general.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": [{"role": "user", "content": f"Say {i}"}], "completion": str(i)}) for i in range(20)))
+    config = make_config(general={"source": str(path), "share": 0.2})
+    assert train_sft(config, manifest, tmp_path / "run", progress=Silent())["general_rows"] == 12
+
+
+def test_the_whole_model_can_be_trained(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
+    record = train_sft(make_config(method="full"), manifest, tmp_path / "run", progress=Silent())
+    assert record["trainable"] == record["parameters"]
+    assert (tmp_path / "run/sft/config.json").is_file()
+
+
+def test_packed_rows_train(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(sft={"packing": True, "per_device_train_batch_size": 2, "max_steps": 2, "learning_rate": 0.01})
+    assert train_sft(config, manifest, tmp_path / "run", progress=Silent())["steps"] == 2
+
+
+def test_an_unknown_option_is_refused_before_anything_is_loaded(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train\.sft: unknown option `lerning_rate` .did you mean `learning_rate`"):
+        train_sft(make_config(student="none", sft={"lerning_rate": 1}), manifest, tmp_path, progress=Silent())
+
+
+def test_an_impossible_value_is_refused_with_its_section(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train\.sft: .*lr_scheduler|train\.sft: .*not a valid"):
+        train_sft(make_config(sft={"lr_scheduler_type": "cosin"}), manifest, tmp_path, progress=Silent())
+
+
+def test_every_default_option_is_one_of_trl() -> None:
+    known_options("train.sft", TrainConfig().sft_options, SFTConfig)
+
+
+def test_at_a_tie_the_later_point_is_kept(tmp_path: Path) -> None:
+    watch = Watch("sft", tmp_path, History(tmp_path / "h.json"), Silent(), points=1, tokens_per_epoch=1, score=None, keep=lambda path: path.mkdir())
+    watch._keep(Best(3, 0.5))
+    assert json.loads((tmp_path / "best.json").read_text()) == {"step": 3, "value": 0.5}
+    again = Watch("sft", tmp_path, History(tmp_path / "h.json"), Silent(), points=1, tokens_per_epoch=1, score=None, keep=lambda path: None)
+    assert again.best == Best(3, 0.5), "a resumed run remembers its best point"
