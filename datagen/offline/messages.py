@@ -90,7 +90,10 @@ def sentence_with_facts(leaf: str, rng: random.Random, facts: Mapping[str, str])
         found = find_entities(unwrap(text))
         if all(found.get(entity[name], "").lower() == words.lower() for name, words in said.items()):
             return text
-    text = end(sentence(leaf, rng, bare=True), rng, 1.0)
+    for _ in range(20):  # a line may say "today" of its own
+        text = end(sentence(leaf, rng, bare=True), rng, 1.0)
+        if not {entity[name] for name in said} & find_entities(unwrap(text)).keys():
+            break
     tails = [rng.choice(_FACT_TAILS[name]).format(wrap(words)) for name, words in said.items()]
     return " ".join([text, *tails])
 

@@ -19,6 +19,7 @@ from datagen.offline.sentences import PARTS, SENTENCES
 
 NAMES = tuple(sorted(set(LABELS.values())))
 _EPOCHS, _BATCH, _RATE = 10, 512, 100.0
+_DOUBT = 30.0  # the customers of a support desk mostly want one of its services, so abstaining must win by this much
 _WORD = re.compile(r"[a-z']+|[£$€]|\d+")
 _GREETING = frozenset(
     _WORD.findall(
@@ -38,7 +39,8 @@ _DENIAL = re.compile(
 )
 _SENTENCE = re.compile(r"(?<=[.?!\]])\s+|\n+")
 _TRICK = re.compile(
-    r"(?:previous|your|new|important|\[) ?instruction|system prompt|</system>|^system:|output (?:the )?intent|override:|disregard the rules|repeat your|"
+    r"(?:previous|your|new|important|\[) ?instruction|system prompt|</system>|^system:|output (?:the )?intent|override:"
+    r"|disregard the rules|repeat your|"
     r"give you my pin|need my cvv|send you my password|tell you the pin|security code|type my password|need the cvv|my password is"
     r"|me for the pin|my passcode, just|three digits on the back|have the cvv|me with my pin|card number is|@|(?:\d[ -]?){10}",
     re.IGNORECASE,
@@ -205,6 +207,7 @@ def read(text: str) -> Reading:
         return Reading(ABSTAIN, NAMES[0], 0.0)
     scores = dict(zip(NAMES, mind.weights[rows].sum(axis=0).tolist(), strict=True))
     ranked = sorted(NAMES, key=lambda name: -scores[name])
-    best = mind.heard.get(" ".join(words), ranked[0])
+    near = ranked[0] == ABSTAIN and scores[ranked[0]] - scores[ranked[1]] < _DOUBT
+    best = mind.heard.get(" ".join(words), ranked[1] if near else ranked[0])
     second = next(name for name in ranked if name not in (best, ABSTAIN))
     return Reading(best, second, scores[ranked[0]] - scores[ranked[1]])

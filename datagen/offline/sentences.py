@@ -45,6 +45,9 @@ PARTS = {
 
 SENTENCES = {
     "cards/arrival": """
+        (I need|I really need|I could do with) (my card|my new card|the card), (when will it come|where is it|why hasn't it come|how much longer)?
+        (any chance|is there any chance|would it be possible) (you can tell me|of knowing|to know|to find out) (where my card is|when my card will come|when my card arrives)?
+        (I don't|do not) have my card yet[, it was ordered {ago}| although I ordered it {ago}|, where is it| and it's been {span}]
         (I think|it seems|maybe|I'm afraid|it looks like|I believe) (my card|my new card|the card|it) (got|was|has been|is) lost (in the post|in the mail|on the way|in delivery|in transit)[, can I get another one|, can you send a new one|, what now]?
         (can|could) (my card|it|the card|my card delivery) be (sent faster|speeded up|sent by express|delivered sooner|delivered to work|sent by courier)?
         (is there|can I get|can I pay for) (a faster way to get my card|express delivery of my card|faster delivery for my card|a way to get my card sooner)?
@@ -232,6 +235,9 @@ SENTENCES = {
         should I change my PIN (regularly|at a cash machine|at a branch|before travelling) and how?
     """,
     "cards/contactless": """
+        (is my card|could my card be|maybe my card is|I think my card is) (broken|damaged|faulty), (contactless|tapping|tap to pay) (isn't working|doesn't work|won't work|has stopped working)?
+        I (used|have been using|was using) contactless (until now|until {ago}|all week|for {span}) and now it (doesn't work|is not working|fails|won't let me)
+        (my|the) card (is fine|is new|isn't expired) (but|so why does) contactless (does not work|won't work|fail|is not working)
         my contactless (payment|transaction|card) was (declined|refused|rejected|denied)[ at {merchant}| on the bus| when I tapped]<help>
         (contactless|tapping|tap to pay) (gets|got|keeps getting|is being|was) (declined|refused|rejected)[ every time| at {merchant}| but the chip works]<help>
         (I get an error|I get declined|it says declined|it asks for my card) (when|each time|every time) I (use contactless|tap my card|pay contactless|try contactless)
@@ -416,7 +422,7 @@ SENTENCES = {
     """,
     "cash/withdrawal_not_recognised": """
         (I think|I believe|I'm afraid|I suspect) (my card|my card details|my account|my PIN) (was|has been|is|must have been) (stolen|cloned|copied|hacked|compromised) (because|as|since|,) (there's a cash withdrawal I didn't make|someone withdrew cash|I see withdrawals that aren't mine|money was taken from an ATM)
-        (someone|somebody) (has stolen|stole|got hold of|has|copied) my (card|card details|card and PIN) and (withdrew|is withdrawing|took out|has taken out|has been taking out) (cash|money|{amount})[ at an ATM| from an ATM| {ago}]<help>
+        +(someone|somebody) (has stolen|stole|got hold of|has|copied) my (card|card details|card and PIN) and (withdrew|is withdrawing|took out|has taken out|has been taking out) (cash|money|{amount})[ at an ATM| from an ATM| {ago}]<help>
         I (have|still have|never lost|haven't lost) my card (but|yet|and yet) (someone withdrew cash|there's a withdrawal I didn't make|money has been taken out at an ATM|cash was taken with it)
         (my account|my statement|the app|it) (is showing|shows|lists|has) (cash|money|{amount}|a withdrawal) (that |)I (didn't|did not|never) (take out|withdraw|make|get)[ {ago}]
         (there are|I see|I noticed) (withdrawals|ATM withdrawals|cash withdrawals|transactions at ATMs) (not made by me|that were not made by me|I know nothing about|I didn't authorise|on my account that aren't mine)<help>
@@ -576,6 +582,10 @@ SENTENCES = {
         converting (pounds|money|{amount}) (to|into) {currency}, what (is the rate|rate do you use|would I get)?
     """,
     "account/verify_identity": """
+        (where can I find|is there any|I need|do you have) (information|info|details|more info) (on|about) (verifying my identity|the identity check|identity verification|which documents you need|proving who I am)?
+        (what|which) (information|info|details|data|proof) do you (need|want|require) (from me |)(to verify|to confirm|to prove|to check) (my identity|who I am|my ID)?
+        (when|why) do I (have|need) to (prove|verify|confirm) (who I am|my identity), and how?
+        (do|would) you (verify|check|confirm) my identity (in the app|online|with a video|with my passport|by post)?
         (why|how come) (won't|can't|doesn't|didn't|hasn't) (you|the app|the system|the bank) (verify me|verify my identity|accept my documents|recognise my passport|accept my passport|verified me yet|verified my ID)?
         (what's|what is) (needed|required|necessary) (to <verifyme>|for the identity check|for verification|to be verified)?
         (what|which things|which of my documents) (can|do|should) I use to <verifyme>?
