@@ -1,0 +1,70 @@
+"""A merged folder answers as its adapter does, and says what it is."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from train import model
+from train.config import TrainConfig
+from train.dataset import Manifest
+from train.errors import ModelError
+from train.evaluate import generate
+from train.merge import merge_run, read_card
+from train.sft import train_sft
+from train.watch import Silent
+
+MakeConfig = Callable[..., TrainConfig]
+PROMPTS = [[{"role": "user", "content": "What is grass?"}], [{"role": "user", "content": "What is snow?"}]]
+
+
+def test_the_merged_folder_answers_as_the_adapter(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config()
+    train_sft(config, manifest, tmp_path, progress=Silent())
+    record = merge_run(config, manifest, tmp_path)
+    assert record["from"] == "sft"
+    assert record["relative_logit_difference"] < record["tolerance"] == 1e-4
+    adapter, merged = model.load_student(config.student, adapter=tmp_path / "sft"), model.load_student(str(tmp_path / "merged"))
+    answers = [generate(s.model, s.tokenizer, PROMPTS, max_new_tokens=12, batch_size=2) for s in (adapter, merged)]
+    assert answers[0] == answers[1]
+
+
+def test_template_stop_ids_and_system_message_travel_along(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config()
+    train_sft(config, manifest, tmp_path, progress=Silent())
+    merge_run(config, manifest, tmp_path)
+    merged = model.load_student(str(tmp_path / "merged"))
+    assert model.stop_ids(merged.model) == [2, 0]
+    assert merged.tokenizer.chat_template == model.load_tokenizer(config.student).chat_template
+    card = read_card(tmp_path / "merged")
+    assert (card["system"], card["manifest_sha256"], card["stop"]) == (manifest.task.system, manifest.sha256, "<|im_end|>")
+
+
+def test_a_four_bit_student_is_merged_into_full_precision(
+    manifest: Manifest, make_config: MakeConfig, make_student: Callable[..., Path], tmp_path: Path
+) -> None:
+    student = make_student(tmp_path / "student", hidden_size=64, intermediate_size=128)
+    config = make_config(student=str(student), method="qlora")
+    record = train_sft(config, manifest, tmp_path / "run", progress=Silent())
+    assert record["trainable"] < record["parameters"]
+    merge_run(config, manifest, tmp_path / "run")
+    saved = json.loads((tmp_path / "run/merged/config.json").read_text())
+    assert "quantization_config" not in saved
+    assert model.load_student(str(tmp_path / "run/merged")).model.dtype is torch.float32
+
+
+def test_a_whole_model_is_taken_as_it_is(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(method="full")
+    train_sft(config, manifest, tmp_path, progress=Silent())
+    assert merge_run(config, manifest, tmp_path)["max_logit_difference"] == 0
+
+
+def test_nothing_to_merge_is_refused(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="neither dpo/ nor sft/"):
+        merge_run(make_config(), manifest, tmp_path)
+
+
+def test_a_folder_without_card_has_an_empty_one(tmp_path: Path) -> None:
+    assert read_card(tmp_path) == {}
