@@ -9,9 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402 (torch may be absent)
 
-from train.students.tiny import language, pretrain, skills, stream
+from train.students.tiny import language, pretrain, skills, stream  # noqa: E402 (torch may be absent)
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "train" / "students" / "tiny"
@@ -96,7 +96,9 @@ def test_no_word_of_the_domain_is_in_the_generated_text():
     assert found == []
 
 
-@pytest.mark.parametrize("sentence", ["My card is lost.", "a top-up failed", "top up", "I was charged", "£3", "he paid", "The PIN", "exchange rates"])
+@pytest.mark.parametrize(
+    "sentence", ["My card is lost.", "a top-up failed", "top up", "I was charged", "£3", "he paid", "The PIN", "exchange rates"]
+)
 def test_the_search_for_domain_words_finds(sentence):
     assert language.FORBIDDEN.search(sentence)
 
@@ -147,5 +149,5 @@ def test_a_few_steps_of_pretraining_lower_the_loss(tokenizer, monkeypatch):
     stream.start_worker(tokenizer.backend_tokenizer.to_str(), frozenset())
     losses = []
     batches = iter(stream.make_chunk(SEED, 0, 1024) * 4)
-    pretrain.train(pretrain.new_model(SEED), batches, 12, None, 3e-3, lambda step, steps, numbers: losses.append(numbers["loss"]))
+    pretrain.train(pretrain.new_model(SEED), batches, 12, 3e-3, lambda step, steps, numbers: losses.append(numbers["loss"]))
     assert losses[-1] < losses[0] - 0.3

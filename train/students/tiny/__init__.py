@@ -1,0 +1,1 @@
+"""The built-in student: model files, model card, and the scripts that made it."""

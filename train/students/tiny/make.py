@@ -4,7 +4,7 @@
     python -m train.students.tiny.make                                                              # the real one, on a GPU
 
 The data stream is a pure function of the seed: chunk i is the same in any process and on any machine, so a run is
-reproducible up to floating point. `--minutes` measures the speed and derives the number of steps, which it prints.
+reproducible up to floating point.
 """
 
 import argparse
@@ -26,7 +26,6 @@ def main() -> None:
     parser.add_argument("--general", type=Path, default=HERE.parents[1] / "general", help="folder of train.jsonl and probe.jsonl")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--steps", type=int, default=8_000)
-    parser.add_argument("--minutes", type=float, help="derive the steps from this time budget instead")
     parser.add_argument("--batch-tokens", type=int, default=32_768)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
@@ -46,9 +45,12 @@ def main() -> None:
     options.general.mkdir(parents=True, exist_ok=True)
     for name, rows in (("train", train_rows), ("probe", probe_rows)):
         (options.general / f"{name}.jsonl").write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
-    model = pretrain.new_model(options.seed).to(device)
+    model = pretrain.new_model(options.seed).to(device)  # type: ignore[arg-type]
     parameters = sum(p.numel() for p in model.parameters())
-    print(f"{parameters:,} parameters on {device}; {len(probe_rows)} probe rows, {len(train_rows)} general rows; {time.monotonic() - began:.0f} s so far", flush=True)
+    print(
+        f"{parameters:,} parameters on {device}; {len(probe_rows)} probe rows, {len(train_rows)} general rows; {time.monotonic() - began:.0f} s so far",
+        flush=True,
+    )
 
     history: list[dict] = []
 
@@ -60,7 +62,7 @@ def main() -> None:
         print(f"{step}/{steps}", {k: v for k, v in row.items() if k != "step"}, flush=True)
 
     batches = stream.stream(options.seed, bpe.to_str(), held_out, options.batch_tokens, options.workers)
-    steps = pretrain.train(model, batches, options.steps, options.minutes, options.learning_rate, report)
+    pretrain.train(model, batches, options.steps, options.learning_rate, report)
     batches.close()
 
     model = model.to(torch.bfloat16).float()  # what is scored is what is saved
@@ -79,11 +81,24 @@ def main() -> None:
     print("fresh rows", json.dumps(fresh_scores), flush=True)
 
     options.out.mkdir(parents=True, exist_ok=True)
-    model.generation_config = pretrain.GenerationConfig(do_sample=False, max_new_tokens=96, pad_token_id=stream.PAD, bos_token_id=stream.TEXT, eos_token_id=stream.END)
+    model.generation_config = pretrain.GenerationConfig(
+        do_sample=False, max_new_tokens=96, pad_token_id=stream.PAD, bos_token_id=stream.TEXT, eos_token_id=stream.END
+    )
     model.to(torch.bfloat16).save_pretrained(options.out)
     tokenizer.save_pretrained(options.out)
-    record = {"seed": options.seed, "steps": steps, "batch_tokens": options.batch_tokens, "learning_rate": options.learning_rate, "parameters": parameters, "device": str(device),
-              "torch": torch.__version__, "seconds": round(time.monotonic() - began), "probe": scores, "fresh": fresh_scores, "history": history}
+    record = {
+        "seed": options.seed,
+        "steps": options.steps,
+        "batch_tokens": options.batch_tokens,
+        "learning_rate": options.learning_rate,
+        "parameters": parameters,
+        "device": str(device),
+        "torch": torch.__version__,
+        "seconds": round(time.monotonic() - began),
+        "probe": scores,
+        "fresh": fresh_scores,
+        "history": history,
+    }
     (options.out / "pretraining.json").write_text(json.dumps(record, indent=1) + "\n")
     print(f"wrote {options.out} in {time.monotonic() - began:.0f} s", flush=True)
 

@@ -9,7 +9,7 @@ import itertools
 import multiprocessing
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # workers are processes already
 
@@ -30,7 +30,9 @@ def train_tokenizer(seed: int, documents: int = 60_000) -> Tokenizer:
     """Byte-level BPE on the student's own text; digits stand alone, the six special tokens come first."""
     tokenizer = Tokenizer(models.BPE())
     words = Regex(r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(words, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(words, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     rng = random.Random(f"{seed}/tokenizer")
 
@@ -39,11 +41,15 @@ def train_tokenizer(seed: int, documents: int = 60_000) -> Tokenizer:
             text = skills.document(rng)
             for special in SPECIAL:
                 text = text.replace(special, "\n")
-            yield text.encode("ascii", "ignore").decode()  # beyond ASCII every byte stays a token, so all are trained and any character can be copied
+            yield text.encode(
+                "ascii", "ignore"
+            ).decode()  # beyond ASCII every byte stays a token, so all are trained and any character can be copied
         for form in language.FORMS:  # every everyday word, also at the start of a line, often enough to be a token
             yield from [f" {form} {form}\n{form}", f" {form}"] * 5
 
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
     tokenizer.train_from_iterator(lines(), trainer)
     return tokenizer
 
@@ -73,7 +79,7 @@ def make_chunk(seed: int, index: int, batch_tokens: int) -> list[Batch]:
     texts = [skills.document(rng, _worker["held_out"]) for _ in range(CHUNK)]
     rows = [np.array(e.ids, np.uint16) for e in _worker["tokenizer"].encode_batch_fast(texts, add_special_tokens=False)]
     rows = sorted((r for r in rows if len(r) <= LONGEST), key=len)
-    batches = []
+    batches: list[Batch] = []
     while rows:
         length = -(-len(rows[-1]) // 8) * 8
         take = rows[-(batch_tokens // length) :]
@@ -88,7 +94,7 @@ def make_chunk(seed: int, index: int, batch_tokens: int) -> list[Batch]:
     return batches
 
 
-def stream(seed: int, tokenizer_json: str, held_out: frozenset[str], batch_tokens: int, workers: int) -> Iterator[Batch]:
+def stream(seed: int, tokenizer_json: str, held_out: frozenset[str], batch_tokens: int, workers: int) -> Generator[Batch, None, None]:
     """Batches for ever, in an order that depends on the seed alone; workers run a few chunks ahead."""
     with multiprocessing.get_context("spawn").Pool(workers, start_worker, (tokenizer_json, held_out)) as pool:
         ahead: collections.deque = collections.deque()
@@ -96,5 +102,3 @@ def stream(seed: int, tokenizer_json: str, held_out: frozenset[str], batch_token
             ahead.append(pool.apply_async(make_chunk, (seed, index, batch_tokens)))
             if len(ahead) > 3 * workers:
                 yield from ahead.popleft().get()
-
-

@@ -3,7 +3,7 @@
 No list holds a word of the banking domain (`language.FORBIDDEN` says which, and the tests look).
 """
 
-KINDS = {
+_KINDS = {
     "animal": """dog cat horse cow sheep goat pig chicken duck goose rabbit mouse rat hamster lion tiger bear wolf fox deer elephant giraffe zebra
         monkey whale dolphin shark seal penguin owl eagle sparrow crow parrot pigeon frog toad snake lizard turtle bee ant spider butterfly beetle
         worm snail salmon trout crab octopus squirrel hedgehog badger otter donkey camel kangaroo puppy kitten lamb calf moose bat robin swan""",
@@ -46,9 +46,9 @@ KINDS = {
     "material": "wood metal plastic paper cotton wool leather stone brick rubber steel iron clay silk cement",
     "place in nature": "river lake sea mountain hill forest desert island beach valley field cave waterfall ocean stream cliff pond jungle",
 }
-KINDS = {kind: text.split() for kind, text in KINDS.items()}
+KINDS = {kind: text.split() for kind, text in _KINDS.items()}
 
-THINGS = """parcel letter package suitcase backpack umbrella jacket coat bike phone laptop tablet camera book ticket watch ring necklace scarf
+_THINGS = """parcel letter package suitcase backpack umbrella jacket coat bike phone laptop tablet camera book ticket watch ring necklace scarf
     helmet key lamp kettle toaster fridge printer sofa table chair mattress tent rucksack guitar violin kite scooter hat pair of glasses
     pair of shoes set of keys library book train ticket concert ticket bus pass gym pass season ticket membership badge door key locker key
     phone case jumper dress pair of boots toy robot puzzle board game magazine newspaper hearing aid washing machine dishwasher microwave
@@ -62,29 +62,36 @@ car seat;photo album;replacement key;new badge;reading lamp;travel mug;wool blan
 theatre ticket;plane ticket;travel pass;garden hose;phone screen;new passport;exam certificate;contact lenses"""
 THINGS = sorted(
     {" ".join(m.split()) for m in MULTI.split(";")}
-    | (set(THINGS.split()) - set("pair of set glasses shoes boots board game lunch box bottle bag gym door locker machine aid case album seat car hearing cleaner vacuum electric smart season washing sleeping swimming sports school train concert water lawn garden coffee bus pass library membership travel phone_ desk_".split()))
+    | (
+        set(_THINGS.split())
+        - set(
+            "pair of set glasses shoes boots board game lunch box bottle bag gym door locker machine aid case album seat car hearing cleaner vacuum electric smart season washing sleeping swimming sports school train concert water lawn garden coffee bus pass library membership travel phone_ desk_".split()
+        )
+    )
 )
 
-GADGETS = """phone laptop tablet camera printer television radio kettle toaster oven fridge washing_machine dishwasher router heater lift
+_GADGETS = """phone laptop tablet camera printer television radio kettle toaster oven fridge washing_machine dishwasher router heater lift
     doorbell alarm scanner ticket_gate door_sensor remote_control speaker keyboard touch_screen shower boiler headset scooter e-bike app
     website light_switch microphone lock vending_machine thermostat watch intercom barrier projector hand_dryer""".replace("\n", " ")
-GADGETS = [g.replace("_", " ") for g in GADGETS.split()]
+GADGETS = [g.replace("_", " ") for g in _GADGETS.split()]
 
-DETAILS = """address;phone number;surname;email address;photo;seat;room;time of my visit;delivery address;booking;appointment;door code;
+_DETAILS = """address;phone number;surname;email address;photo;seat;room;time of my visit;delivery address;booking;appointment;door code;
 alarm code;locker code;ringtone;language;nickname;photo;meal choice;table;delivery day;badge name;first name;time zone;screen colour;
 reading list;class;gym plan;start date;return date;flight;train seat;date of birth;doctor;shift;wake-up time;wifi name;menu choice"""
-DETAILS = [" ".join(d.split()) for d in DETAILS.split(";")]
+DETAILS = [" ".join(d.split()) for d in _DETAILS.split(";")]
 
-BOOKINGS = """table;room;hotel room;flight;train;seat;taxi;appointment;haircut;lesson;driving lesson;swimming class;yoga class;tennis court;
+_BOOKINGS = """table;room;hotel room;flight;train;seat;taxi;appointment;haircut;lesson;driving lesson;swimming class;yoga class;tennis court;
 meeting room;guided tour;ferry;bike;campsite;holiday;order;delivery;visit;trip;dinner;check-up;eye test;piano lesson;subscription;party;
 cleaning service;repair;dentist appointment;workshop;course;exam"""
-BOOKINGS = [" ".join(d.split()) for d in BOOKINGS.split(";")]
+BOOKINGS = [" ".join(d.split()) for d in _BOOKINGS.split(";")]
 
-CLUBS = """gym library swimming_pool tennis_club book_club music_school newsletter film_club language_course chess_club magazine
-    choir running_club gardening_club museum video_service phone_plan meal_box allotment walking_group radio_app youth_club""".replace("\n", " ")
-CLUBS = [c.replace("_", " ") for c in CLUBS.split()]
+_CLUBS = """gym library swimming_pool tennis_club book_club music_school newsletter film_club language_course chess_club magazine
+    choir running_club gardening_club museum video_service phone_plan meal_box allotment walking_group radio_app youth_club""".replace(
+    "\n", " "
+)
+CLUBS = [c.replace("_", " ") for c in _CLUBS.split()]
 
-HOW_TO = """boil an egg;fix a flat tyre;change a light bulb;clean the oven;plant tomatoes;knit a scarf;train a puppy;bake bread;set the alarm;
+_HOW_TO = """boil an egg;fix a flat tyre;change a light bulb;clean the oven;plant tomatoes;knit a scarf;train a puppy;bake bread;set the alarm;
 print a photo;download a film;reset the router;renew a library book;join the gym;find the platform;book a table;send a parcel;
 open a window;iron a shirt;remove a stain;cook rice;paint a wall;hang a picture;feed a kitten;grow roses;learn Spanish;play chess;
 tie a tie;wash a jumper;repair a bike;turn off the heating;unlock the door;update the app;restart the laptop;change my address;
@@ -93,7 +100,7 @@ return a book;track my parcel;get to the airport;read a map;store potatoes;make 
 get a new key;use the scanner;add a friend to the group;turn the volume down;stop the newsletter;leave the club;borrow a book;
 make a complaint;see the timetable;find my locker;open the attachment;write a letter;choose a mattress;calm a baby;stop a nosebleed;
 set a new door code;make the screen brighter;delete old messages;move to another class;report a broken lamp;get a copy of the keys"""
-HOW_TO = [" ".join(h.split()) for h in HOW_TO.split(";")]
+HOW_TO = [" ".join(h.split()) for h in _HOW_TO.split(";")]
 
 FIRST = """Tom Anna Maria Ben Lucy Omar Priya Jack Emma Noah Olivia Liam Sophie Daniel Grace Peter Laura Adam Hannah Samir Yuki Chen Ivan
     Olga Pablo Carmen Diego Elena Marta Klaus Greta Hugo Nina Oscar Paula Ravi Sara Tariq Uma Victor Wendy Zoe Alice Bruno Clara David Ella
@@ -104,18 +111,18 @@ LAST = """Smith Jones Brown Taylor Wilson Evans Walker Wright Hill Green Baker C
     Fischer Weber Bauer Horvath Popescu Papadopoulos O'Brien MacDonald Fletcher Hughes Price-Jones Marsh Frost Bell Stone Lane Wood""".replace(
     "Price-Jones ", ""
 ).split()
-CITIES = """London Paris Madrid Rome Berlin Lisbon Athens Warsaw Stockholm Oslo Copenhagen Helsinki Dublin Edinburgh Cardiff Leeds York Bristol
+_CITIES = """London Paris Madrid Rome Berlin Lisbon Athens Warsaw Stockholm Oslo Copenhagen Helsinki Dublin Edinburgh Cardiff Leeds York Bristol
     Manchester Liverpool Glasgow Sheffield Bath Oxford Cambridge Norwich Exeter Brighton Toronto Montreal Mexico_City Lima Santiago Tokyo Kyoto
     Beijing Delhi Mumbai Cairo Nairobi Casablanca Istanbul Vienna Budapest Prague Reykjavik Sydney Melbourne Bangkok Hanoi Zagreb Havana Milan
     Naples Seville Porto Lyon Nice Hamburg Munich Krakow Boston Chicago Denver Seattle Austin New_York San_Diego Cape_Town Lagos Accra Dubai
     Singapore Seoul Manila Jakarta Belfast Cork Galway Swansea Derby Leicester Plymouth Dover Durham Zurich Geneva Brussels Antwerp Rotterdam"""
-CITIES = [c.replace("_", " ") for c in CITIES.split()]
-SPOTS = """the station;the park;the beach;the library;the airport;the museum;the town hall;the market;the gym;the swimming pool;the school;
+CITIES = [c.replace("_", " ") for c in _CITIES.split()]
+_SPOTS = """the station;the park;the beach;the library;the airport;the museum;the town hall;the market;the gym;the swimming pool;the school;
 the office;the bus stop;the harbour;the supermarket;the bakery;the hotel;the car park;the playground;the stadium;the cafe;the back garden;
 the corner shop;platform 4;room 12;gate 7;the third floor;the reception desk;the campsite;the clinic;the cinema;the village hall"""
-SPOTS = [" ".join(s.split()) for s in SPOTS.split(";")]
+SPOTS = [" ".join(s.split()) for s in _SPOTS.split(";")]
 
-SYNONYMS = """begin start commence;end finish stop;big large huge;small little tiny;happy glad pleased;sad unhappy upset;angry cross furious mad;
+_SYNONYMS = """begin start commence;end finish stop;big large huge;small little tiny;happy glad pleased;sad unhappy upset;angry cross furious mad;
 quick fast rapid speedy;slow sluggish;tired weary sleepy exhausted;strange odd weird unusual;nice pleasant lovely;bad awful terrible horrible;
 good great excellent fine;help assist support aid;buy get obtain;keep hold retain;throw toss;shut close;choose pick select;look glance;
 see notice spot;say state mention;tell inform notify;ask enquire;answer reply respond;shout yell scream;talk speak chat;walk stroll;run jog sprint;
@@ -136,19 +143,21 @@ funny amusing;serious grave;polite courteous;rude impolite;kind caring;cruel mea
 safe secure;worried anxious concerned;surprised amazed astonished;confused puzzled baffled;annoyed irritated;sure certain;strict stern;
 famous well-known;unknown unfamiliar unrecognised;enter go in;return give back;join connect;open unlock;replace swap;collect fetch gather;
 carry bring;reduce lower;increase raise;check inspect examine;blocked stuck jammed;late delayed overdue;early ahead""".replace("\n", "")
-SYNONYMS = [g.split() for g in SYNONYMS.split(";")]
+SYNONYMS = [g.split() for g in _SYNONYMS.split(";")]
 
-OPPOSITES = """big small;hot cold;up down;left right;open closed;early late;fast slow;high low;long short;old young;new old;rich poor;happy sad;
+_OPPOSITES = """big small;hot cold;up down;left right;open closed;early late;fast slow;high low;long short;old young;new old;rich poor;happy sad;
 hard soft;heavy light;full empty;wet dry;clean dirty;loud quiet;strong weak;thick thin;wide narrow;near far;true false;day night;begin end;
 win lose;find lose;push pull;give take;come go;arrive leave;remember forget;love hate;laugh cry;sink float;in out;on off;over under;first last;
 always never;more less;before after;inside outside;safe dangerous;easy difficult;polite rude;brave scared;asleep awake;alive dead;deep shallow;
 sharp blunt;sweet sour;smooth rough;tight loose;light dark;bright dull;same different;possible impossible;happy unhappy;lucky unlucky;
 agree disagree;appear disappear;like dislike;lock unlock;pack unpack;tidy untidy;visible invisible;correct incorrect;north south;east west;
 king queen;boy girl;husband wife;uncle aunt;son daughter;brother sister;mother father;buy sell;send receive;question answer;accept refuse;
-allow forbid;increase decrease;succeed fail;working broken;lost found;present absent;public private;simple complicated""".replace("rich poor;", "").replace("\n", "")
-OPPOSITES = [tuple(p.split()) for p in OPPOSITES.split(";")]
+allow forbid;increase decrease;succeed fail;working broken;lost found;present absent;public private;simple complicated""".replace(
+    "rich poor;", ""
+).replace("\n", "")
+OPPOSITES = [tuple(p.split()) for p in _OPPOSITES.split(";")]
 
-IRREGULAR = """be was been;become became become;begin began begun;bite bit bitten;blow blew blown;break broke broken;bring brought brought;
+_IRREGULAR = """be was been;become became become;begin began begun;bite bit bitten;blow blew blown;break broke broken;bring brought brought;
 build built built;buy bought bought;catch caught caught;choose chose chosen;come came come;cut cut cut;do did done;draw drew drawn;
 drink drank drunk;drive drove driven;eat ate eaten;fall fell fallen;feed fed fed;feel felt felt;find found found;fly flew flown;
 forget forgot forgotten;get got got;give gave given;go went gone;grow grew grown;have had had;hear heard heard;hide hid hidden;hit hit hit;
@@ -158,7 +167,7 @@ say said said;see saw seen;sell sold sold;send sent sent;set set set;shake shook
 sleep slept slept;speak spoke spoken;stand stood stood;steal stole stolen;swim swam swum;take took taken;
 teach taught taught;tell told told;think thought thought;throw threw thrown;understand understood understood;wake woke woken;
 wear wore worn;win won won;write wrote written""".replace("\n", "")
-IRREGULAR = {v.split()[0]: tuple(v.split()[1:]) for v in IRREGULAR.split(";")}
+IRREGULAR = {v.split()[0]: tuple(v.split()[1:]) for v in _IRREGULAR.split(";")}
 REGULAR = """accept add admire agree allow annoy answer appear apologise argue arrange arrive ask attach attempt bake behave believe belong block boil
     borrow bounce brush call cancel care carry change chase check cheer clean climb close collect comb compare complain complete confirm connect
     consider contact contain continue cook copy cough count cover crash cry dance decide decorate delay deliver describe deserve disagree
@@ -234,7 +243,7 @@ PHRASES = {  # fixed everyday exchanges with one right reply
 
 SIZE_ORDER = "ant bee mouse rat rabbit cat dog sheep pig cow horse elephant whale".split()
 
-FACTS_YES = """birds have wings;fish live in water;snow is cold;fire is hot;a week has seven days;a year has twelve months;bees make honey;
+_FACTS_YES = """birds have wings;fish live in water;snow is cold;fire is hot;a week has seven days;a year has twelve months;bees make honey;
 cows give milk;the sun rises in the morning;ice is frozen water;cats have four legs;trees have leaves;knives are sharp;a spider has eight legs;
 lemons are sour;honey is sweet;sheep have wool;rain is wet;the moon shines at night;people sleep at night;dogs can bark;a day has twenty-four hours;
 an hour has sixty minutes;books have pages;cars have wheels;babies are young;a triangle has three sides;a square has four sides;hens lay eggs;
@@ -242,7 +251,7 @@ bread is made from flour;paper is made from wood;frogs can jump;owls fly at nigh
 stones are hard;rivers flow to the sea;plants need water;a teacher works in a school;a nurse works in a hospital;trains run on rails;
 ships sail on the sea;planes can fly;clocks show the time;a kitten is a young cat;a puppy is a young dog;penguins swim well;wood can burn;
 ducks can swim;a farmer grows food;a baker makes bread;a pilot flies planes;cheese is made from milk;grass is green;carrots grow in the ground"""
-FACTS_NO = """fish have legs;snow is hot;fire is cold;a week has nine days;a year has ten months;cows lay eggs;the sun rises at night;cats have six legs;
+_FACTS_NO = """fish have legs;snow is hot;fire is cold;a week has nine days;a year has ten months;cows lay eggs;the sun rises at night;cats have six legs;
 stones can swim;dogs have wings;lemons are sweet;honey is sour;rain is dry;a spider has two legs;cars have wings;babies are old;
 a triangle has five sides;a square has three sides;hens give milk;bread is made from stone;paper is made from iron;frogs can sing songs;
 summer comes after autumn;glass is soft;feathers are heavy;pillows are hard;rivers flow up the hills;plants need no water;
@@ -250,7 +259,7 @@ a teacher works in a bakery;a nurse works in a garage;trains run on water;ships 
 a kitten is a young horse;a puppy is a young goat;elephants are tiny;iron can burn like paper;a farmer flies planes;a baker repairs cars;
 a pilot grows potatoes;cheese is made from sand;grass is purple;apples grow in the ground;an hour has ten minutes;the moon is made of bread;
 people sleep in ovens;birds have hooves;ants are bigger than dogs;tables can talk;a snail is fast;ice is warm;chairs can run;winter is hot"""
-FACTS_YES = [" ".join(f.split()) for f in FACTS_YES.split(";")]
-FACTS_NO = [" ".join(f.split()) for f in FACTS_NO.split(";")]
+FACTS_YES = [" ".join(f.split()) for f in _FACTS_YES.split(";")]
+FACTS_NO = [" ".join(f.split()) for f in _FACTS_NO.split(";")]
 NUMBER_WORDS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
     nineteen twenty""".split()
