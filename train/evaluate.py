@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from transformers import DynamicCache, GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers.cache_utils import Cache, DynamicLayer
 
 from train.config import GENERAL, TrainConfig
 from train.dataset import Manifest, Message, Row, read_general, read_rows
@@ -100,6 +101,43 @@ def _has_plain_cache(model: Any) -> bool:
     return not windowed and not getattr(model, "_is_stateful", False) and not config.is_encoder_decoder
 
 
+class RoomyLayer(DynamicLayer):
+    """Keys and values of one layer, with room for tokens to come: copying them at every step took a quarter of the time."""
+
+    room = 32
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.held: list[torch.Tensor] = []
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append (rows, heads, tokens, width) and return all keys and all values."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        before = self.get_seq_length()
+        after = before + key_states.shape[-2]
+        if not self.held or after > self.held[0].shape[-2]:
+            old = (self.keys, self.values)
+            self.held = [new.new_empty((*new.shape[:-2], after + self.room, new.shape[-1])) for new in (key_states, value_states)]
+            for held, kept in zip(self.held, old, strict=True):
+                if before and kept is not None:
+                    held[..., :before, :] = kept
+        for held, new in zip(self.held, (key_states, value_states), strict=True):
+            held[..., before:after, :] = new
+        self.keys, self.values = (held[..., :after, :] for held in self.held)
+        return self.keys, self.values
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every row."""
+        super().batch_repeat_interleave(repeats)
+        self.held = []
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep only these rows."""
+        super().batch_select_indices(indices)
+        self.held = []
+
+
 @torch.inference_mode()
 def _greedy(model: Any, prompts: list[list[int]], stops: list[int], max_new_tokens: int) -> list[list[int]]:
     """Greedy decoding of one batch of token ids, without the stop token."""
@@ -110,7 +148,7 @@ def _greedy(model: Any, prompts: list[list[int]], stops: list[int], max_new_toke
     tokens = torch.tensor([[0] * (width - len(rest)) + rest for rest in rests], device=device)
     mask = torch.tensor([[1] * shared + [0] * (width - len(r)) + [1] * len(r) for r in rests], device=device)
     positions = (mask.cumsum(1) - 1)[:, shared:].clamp(min=0)
-    cache = DynamicCache(config=model.config)
+    cache = Cache(layer_class_to_replicate=RoomyLayer)
     if shared:
         model(input_ids=torch.tensor([prompts[0][:shared]], device=device), past_key_values=cache, use_cache=True)
         cache.batch_repeat_interleave(len(prompts))
