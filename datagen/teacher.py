@@ -16,6 +16,7 @@ from typing import Any
 
 import tenacity
 
+from datagen import offline
 from datagen.config import ModelConfig
 from datagen.errors import ConfigError, TeacherError
 from datagen.records import Request, Response
@@ -64,9 +65,12 @@ class Teacher:
 
     def _price(self, role: str, config: ModelConfig) -> tuple[float, float, float]:
         """US dollars per input, cached input and output token."""
-        if config.model.startswith(OFFLINE):
-            return 0.0, 0.0, 0.0
         where = f"teachers.{role}"
+        if config.model.startswith(OFFLINE):
+            if config.model.removeprefix(OFFLINE) not in offline.MODELS:
+                known = ", ".join(OFFLINE + name for name in offline.MODELS)
+                raise ConfigError(f"{where}.model is {config.model!r}: there is no such offline teacher; there are {known}.")
+            return 0.0, 0.0, 0.0
         try:
             _, provider, _, _ = _litellm().get_llm_provider(config.model, api_base=config.params.get("api_base"))
         except Exception as error:  # litellm raises its BadRequestError for a provider it does not know
@@ -128,8 +132,6 @@ class Teacher:
     async def _call(self, request: Request) -> Any:
         config, litellm = self._roles[request.role], _litellm()
         if request.model.startswith(OFFLINE) and not self._offline_ready:
-            from datagen import offline
-
             offline.register(self._side_file)
             self._offline_ready = True
         return await litellm.acompletion(

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 import litellm
 
+from datagen.offline import MODELS
 from datagen.offline import faults as f
 from datagen.offline.knowledge import MERCHANTS, PLACES, find_entities
 from datagen.offline.messages import ABSTAIN, ADVERSARIAL_KINDS, LABELS, LEAVES, OTHER, rewrite, write, write_adversarial
 from datagen.offline.reading import Reading, read
 from datagen.policy import Fact, Rule, decide, read_facts
 
-MODELS = ("banking", "banking-weak", "banking-judge")
 FACTS = {"days": Fact(entity="when", parse="days"), "amount": Fact(entity="amount", parse="number")}
 DOMAIN = "the offline teacher only knows the banking support domain"
 _OPENINGS = (
