@@ -90,7 +90,8 @@ def run_all(
     where = _run(config, run_dir)
     _show_evaluation(where, as_json)
     if not as_json:
-        out.print(f"\nThe run is in {where}: report.html to read, merged/ to use, failures.parquet for the next round of data.", highlight=False)
+        files = "report.html to read, merged/ to use, failures.parquet for the next round of data"
+        out.print(f"\nThe run is in {where}: {files}.", highlight=False)
         out.print(f"Next: python -m train predict --model {where} --input prompts.jsonl --output answers.jsonl", highlight=False)
 
 

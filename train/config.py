@@ -16,10 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from train.errors import ConfigError
 
-RECIPE_KEYS = (
-    "name taxonomy seed teachers concurrency retries attempts budget_usd mix per_call "
-    "judge filters evaluation_sets split export train"
-).split()
+# All keys that a recipe may have at its top, those of the data half included.
+RECIPE_KEYS = [
+    *("name", "description", "taxonomy", "seed", "teachers", "concurrency", "retries", "attempts", "budget_usd", "mix", "per_call"),
+    *("judge", "seeds", "filters", "evaluation_sets", "split", "export", "train"),
+]
 BUILT_IN = "train/students/tiny"
 TINY = Path(__file__).parent / "students" / "tiny"
 GENERAL = Path(__file__).parent / "general"
@@ -70,9 +71,9 @@ class Lora(Section):
     `target_modules` is "all-linear", "attention", or a list of module names.
     """
 
-    r: int = Field(16, ge=1)
-    alpha: int = Field(32, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    r: int = Field(default=16, ge=1)
+    alpha: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: str | list[str] = "all-linear"
 
 
@@ -80,7 +81,7 @@ class General(Section):
     """General rows mixed into SFT against forgetting. `share` is their part of the mixture, not of the domain rows."""
 
     source: str = "built-in"
-    share: float = Field(0.1, ge=0, lt=1)
+    share: float = Field(default=0.1, ge=0, lt=1)
 
     def path(self) -> Path:
         """Return the JSON lines file of the source."""
@@ -90,11 +91,11 @@ class General(Section):
 class Evaluation(Section):
     """How much is generated to choose a checkpoint (validation) and for the final table (test)."""
 
-    validation_rows: int = Field(200, ge=1)
-    test_rows: int = Field(500, ge=1)
-    points: int = Field(8, ge=1)
-    max_new_tokens: int = Field(256, ge=1)
-    batch_size: int = Field(32, ge=1)
+    validation_rows: int = Field(default=200, ge=1)
+    test_rows: int = Field(default=500, ge=1)
+    points: int = Field(default=8, ge=1)
+    max_new_tokens: int = Field(default=256, ge=1)
+    batch_size: int = Field(default=32, ge=1)
 
 
 class TrainConfig(Section):
@@ -106,7 +107,7 @@ class TrainConfig(Section):
     student: str = BUILT_IN
     method: Literal["lora", "qlora", "full"] = "lora"
     lora: Lora = Lora()
-    max_length: int = Field(1024, ge=8)
+    max_length: int = Field(default=1024, ge=8)
     seed: int = 0
     trust_remote_code: bool = False
     sft: dict[str, Any] = Field(default_factory=dict)
@@ -130,9 +131,7 @@ class TrainConfig(Section):
         return {**DPO_DEFAULTS, **(self.dpo or {})}
 
 
-def read_config(
-    recipe: Path | None, *, student: str | None = None, data: Path | None = None, out: Path | None = None
-) -> TrainConfig:
+def read_config(recipe: Path | None, *, student: str | None = None, data: Path | None = None, out: Path | None = None) -> TrainConfig:
     """Read a recipe's train half; `student`, `data` and `out` come from the command line and win.
 
     Raises ConfigError naming file, field, value and, for an unknown key, the near one.

@@ -23,7 +23,7 @@ SHORTEST = 8
 
 def score_labels_only() -> None:
     """Let TRL's fused head skip positions without a label, as it does where it has Triton kernels."""
-    trl.trainer.utils._use_triton = lambda device: True  # type: ignore[attr-defined]
+    trl.trainer.utils._use_triton = lambda device: True
 
 
 def common_prefix(rows: Sequence[Sequence[int]]) -> list[int]:
@@ -58,9 +58,9 @@ def share_prefix(model: Any, prefix: Sequence[int]) -> None:
     ) -> Any:
         length = start.shape[1]
         together = None
-        if input_ids is not None and attention_mask is not None and past_key_values is None and use_cache is False and not options:
-            if input_ids.shape[1] > length + 1:
-                together = (input_ids[:, :length] == start.to(input_ids.device)).all(1)
+        bare = input_ids is not None and attention_mask is not None and past_key_values is None and use_cache is False and not options
+        if bare and input_ids is not None and input_ids.shape[1] > length + 1:
+            together = (input_ids[:, :length] == start.to(input_ids.device)).all(1)
         if together is None or int(together.sum()) < 2:
             return plain(
                 input_ids=input_ids, attention_mask=attention_mask, past_key_values=past_key_values, use_cache=use_cache, **options
@@ -77,7 +77,8 @@ def share_prefix(model: Any, prefix: Sequence[int]) -> None:
         if len(rows) < len(input_ids):
             others = (~together).nonzero().flatten()
             width = int(attention_mask[others].sum(1).max())
-            alone = plain(input_ids=input_ids[others, :width], attention_mask=attention_mask[others, :width], use_cache=False).last_hidden_state
+            short_ids, short_mask = input_ids[others, :width], attention_mask[others, :width]
+            alone = plain(input_ids=short_ids, attention_mask=short_mask, use_cache=False).last_hidden_state
             alone = torch.nn.functional.pad(alone, (0, 0, 0, input_ids.shape[1] - width))
             hidden = torch.cat([hidden, alone])[torch.cat([rows, others]).argsort()]
         return BaseModelOutputWithPast(last_hidden_state=hidden)

@@ -213,9 +213,7 @@ def _verify(path: Path, entry: Mapping[str, Any], manifest: Path) -> None:
     except FileNotFoundError as error:
         raise DataError(f"{path}: listed in {manifest.name} but not there. {AGAIN}") from error
     if found != entry.get("sha256"):
-        raise DataError(
-            f"{path}: changed since its manifest (sha256 {found[:12]}, manifest says {str(entry.get('sha256'))[:12]}). {AGAIN}"
-        )
+        raise DataError(f"{path}: changed since its manifest (sha256 {found[:12]}, manifest says {str(entry.get('sha256'))[:12]}). {AGAIN}")
 
 
 def _records(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:

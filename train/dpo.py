@@ -210,4 +210,3 @@ def sft_score(history: History, score: Any) -> Measure | None:
 def _read_proof(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "template_proof.json"
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-

@@ -87,9 +87,7 @@ def load_tokenizer(student: str, *, trust_remote_code: bool = False) -> PreTrain
     return tokenizer
 
 
-def load_student(
-    student: str, config: TrainConfig | None = None, *, adapter: Path | None = None, quantize: bool | None = None
-) -> Student:
+def load_student(student: str, config: TrainConfig | None = None, *, adapter: Path | None = None, quantize: bool | None = None) -> Student:
     """Load a student by folder or hub id, with an adapter if one is named.
 
     `quantize` defaults to what `config.method` says. Generation stops at the template's stop token, which is added to
@@ -114,7 +112,7 @@ def load_student(
         options["device_map"] = {"": where}
     tokenizer = load_tokenizer(student, trust_remote_code=config.trust_remote_code)
     try:
-        model = AutoModelForCausalLM.from_pretrained(_folder(student), **options)
+        model: Any = AutoModelForCausalLM.from_pretrained(_folder(student), **options)
     except (OSError, ValueError, KeyError, HFValidationError) as error:
         raise _unreachable(student, error) from error
     if not quantize:
@@ -212,7 +210,7 @@ def _folder(student: str) -> str:
         if not (path / "config.json").is_file():
             raise ModelError(f"{student}: a folder, but not a model: config.json is missing.")
         return str(path)
-    if looks_local and path.parent != Path("."):
+    if looks_local and path.parent != Path():
         raise ModelError(f"{student}: not a folder here and not a hub id (owner/name). Set train.student or STUDENT.")
     return student
 

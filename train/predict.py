@@ -6,7 +6,6 @@ A model is a merged folder, an adapter folder, a run's folder, or any student by
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,7 +54,7 @@ def predict(
         output_path.parent.mkdir(parents=True, exist_ok=True)
         fresh = output_path.with_name(output_path.name + ".new")
         fresh.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        os.replace(fresh, output_path)
+        fresh.replace(output_path)
     except OSError as error:
         raise DataError(f"{output_path}: cannot be written: {error}. Set --output FILE.") from error
     return len(lines)
@@ -66,7 +65,8 @@ def load_speaker(where: str) -> Speaker:
     folder = Path(where)
     if (folder / "run.json").is_file():
         if not (folder / "merged").is_dir():
-            raise ModelError(f"{where}: this run has no merged model yet. Run `python -m train merge --model {where}`, or name {where}/sft.")
+            mend = f"Run `python -m train merge --model {where}`, or name {where}/sft."
+            raise ModelError(f"{where}: this run has no merged model yet. {mend}")
         folder = folder / "merged"
     if (folder / "adapter_config.json").is_file():
         base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")

@@ -8,7 +8,6 @@ there is not done again, so an interrupted run goes on where it was when the sam
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 from datetime import datetime
@@ -22,7 +21,7 @@ from train.errors import ConfigError, DataError, TrainError
 from train.watch import Progress, write_json
 
 STAGES = ("sft", "dpo", "merge", "evaluate", "report")
-LIBRARIES = "torch transformers trl peft accelerate datasets bitsandbytes tokenizers".split()
+LIBRARIES = ["torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "tokenizers"]
 DISK = 500_000_000
 
 
@@ -172,7 +171,7 @@ def point_latest(out: Path, run_dir: Path) -> None:
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(run_dir.name)
     try:
-        os.replace(fresh, out / "latest")
+        fresh.replace(out / "latest")
     except OSError as error:
         raise TrainError(f"{out / 'latest'}: is in the way and not a link ({error}). Move it, and run again.") from error
 

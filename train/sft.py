@@ -58,7 +58,8 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     arguments = build_arguments("train.sft", SFTConfig, config, options, folder, len(prepared.rows), share.total)
     steps = steps_of(arguments, len(prepared.rows))
     tokens = sum(len(row.ids) for row in prepared.rows)
-    forecast = minutes(tokens * arguments.num_train_epochs, share, config.method)
+    epochs = arguments.num_train_epochs
+    forecast = minutes(tokens * epochs, share, config.method)
     progress.plan(
         "Supervised fine-tuning",
         {
@@ -66,7 +67,7 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
             "method": f"{config.method}, {share.trainable:,} trainable ({share.percent:.2f} %)",
             "rows": f"{len(prepared.rows):,} ({prepared.facts['general_rows']:,} general; {prepared.facts['rows_dropped']:,} left out)",
             "tokens per epoch": f"{tokens:,} ({sum(len(r.ids) - r.prompt_length for r in prepared.rows):,} in the loss)",
-            "steps": f"{steps:,} of {tokens * arguments.num_train_epochs / max(steps, 1):,.0f} tokens, {arguments.num_train_epochs:g} epochs",
+            "steps": f"{steps:,} of {tokens * epochs / max(steps, 1):,.0f} tokens, {epochs:g} epochs",
             "forecast": f"about {forecast:.1f} min, evaluation apart",
         },
     )
@@ -75,9 +76,7 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     trainer = SFTTrainer(
         model=net,
         args=arguments,
-        train_dataset=Dataset.from_dict(
-            {"input_ids": [row.ids for row in prepared.rows], "labels": [row.labels for row in prepared.rows]}
-        ),
+        train_dataset=Dataset.from_dict({"input_ids": [row.ids for row in prepared.rows], "labels": [row.labels for row in prepared.rows]}),
         processing_class=tokenizer,
     )
     watch = Watch(
@@ -125,9 +124,7 @@ def prepare(config: TrainConfig, manifest: Manifest) -> Prepared:
     proof = template.prove(tokenizer, described, sources, encoding.rows, model.stop_ids(student.model), seed=config.seed)
     validation = []
     if manifest.count("sft/validation.parquet"):
-        validation = take(
-            read_rows(manifest.path("sft/validation.parquet")), config.evaluation.validation_rows, config.seed
-        )
+        validation = take(read_rows(manifest.path("sft/validation.parquet")), config.evaluation.validation_rows, config.seed)
     facts = {
         "rows": len(encoding.rows),
         "general_rows": general,
@@ -246,8 +243,9 @@ def steps_of(arguments: Any, rows: int) -> int:
     """Count optimizer steps, packing apart."""
     if arguments.max_steps > 0:
         return int(arguments.max_steps)
-    batches = math.ceil(rows / arguments.per_device_train_batch_size)
-    return math.ceil(math.ceil(batches / arguments.gradient_accumulation_steps) * arguments.num_train_epochs)
+    batches = math.ceil(rows / int(arguments.per_device_train_batch_size))
+    updates = math.ceil(batches / int(arguments.gradient_accumulation_steps))
+    return math.ceil(updates * float(arguments.num_train_epochs))
 
 
 def minutes(tokens: float, share: model.Share, method: str) -> float:
@@ -274,4 +272,4 @@ def context_of(net: Any) -> int:
 
 def watch_tokens(history: History, stage: str) -> int:
     """Tokens seen by a stage, from its last line."""
-    return max((line["tokens"] for line in history.lines if line["stage"] == stage), default=0)
+    return int(max((line["tokens"] for line in history.lines if line["stage"] == stage), default=0))

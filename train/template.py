@@ -144,9 +144,7 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], *, gener
     return str(text)
 
 
-def encode(
-    tokenizer: PreTrainedTokenizerBase, template: Template, rows: Sequence[Source], max_length: int
-) -> Encoding:
+def encode(tokenizer: PreTrainedTokenizerBase, template: Template, rows: Sequence[Source], max_length: int) -> Encoding:
     """Render, tokenise and mask rows.
 
     A row longer than `max_length` tokens, without an answer, or with a special token inside its answer is left out and
@@ -214,11 +212,9 @@ def prove(
     for row in chosen:
         source = texts[row.id]
         prompt = render(tokenizer, source.prompt, generation_prompt=True)
-        inference = tokenizer.apply_chat_template(
-            source.prompt, tokenize=True, add_generation_prompt=True, return_dict=False
-        )
+        inference = tokenizer.apply_chat_template(source.prompt, tokenize=True, add_generation_prompt=True, return_dict=False)
         if list(inference) != row.ids[: row.prompt_length]:
-            raise TemplateError(_difference(row.id, "prompt", tokenizer.decode(row.ids[: row.prompt_length]), prompt))
+            raise TemplateError(_difference(row.id, "prompt", str(tokenizer.decode(row.ids[: row.prompt_length])), prompt))
         bos = tokenizer.bos_token_id
         if bos is not None and row.ids[:2] == [bos, bos]:
             raise TemplateError(
@@ -262,18 +258,18 @@ def _describe(tokenizer: PreTrainedTokenizerBase, source: str, changes: tuple[st
     full = render(tokenizer, [*PROBE_PROMPT, {"role": "assistant", "content": PROBE_ANSWER}], generation_prompt=False)
     for message in PROBE_PROMPT:
         if message["content"] not in prompt:
-            raise TemplateError(
-                f"{where}: the chat template leaves out the {message['role']} message. Use a template that writes it."
-            )
+            raise TemplateError(f"{where}: the chat template leaves out the {message['role']} message. Use a template that writes it.")
     if not full.startswith(prompt):
         raise TemplateError(
-            f"{where}: " + _difference("probe", "generation prompt", full[: len(prompt)], prompt)
+            f"{where}: "
+            + _difference("probe", "generation prompt", full[: len(prompt)], prompt)
             + "\nTraining would show another prompt than inference gives. Edit `chat_template` so that both agree."
         )
     lead, found, rest = full[len(prompt) :].partition(PROBE_ANSWER)
     if not found or lead.strip():
         raise TemplateError(
-            f"{where}: " + _difference("probe", "answer", full[len(prompt) :], PROBE_ANSWER)
+            f"{where}: "
+            + _difference("probe", "answer", full[len(prompt) :], PROBE_ANSWER)
             + "\nThe template writes something before the answer that the generation prompt does not give."
         )
     stop = rest.lstrip()
@@ -324,8 +320,8 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 
 def _decoded(tokenizer: PreTrainedTokenizerBase, row: Encoded) -> str:
     """Decode the supervised ids in their context: some decoders drop a space at the start of a text."""
-    before = tokenizer.decode(row.ids[: row.prompt_length], clean_up_tokenization_spaces=False)
-    whole = tokenizer.decode(row.ids, clean_up_tokenization_spaces=False)
+    before = str(tokenizer.decode(row.ids[: row.prompt_length], clean_up_tokenization_spaces=False))
+    whole = str(tokenizer.decode(row.ids, clean_up_tokenization_spaces=False))
     return _normal(whole[len(before) :])
 
 

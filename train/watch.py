@@ -5,7 +5,6 @@ task's metric is measured, as in the final evaluation. Where it was best, the we
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -121,9 +120,7 @@ class Watch(TrainerCallback):
         if note.is_file():
             self.best = Best(**json.loads(note.read_text(encoding="utf-8")))
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Lay out the points at which to score."""
         self.at = {max(1, round(state.max_steps * (k + 1) / self.points)) for k in range(self.points)}
         self.history.rewind(self.stage, state.global_step)
@@ -147,9 +144,7 @@ class Watch(TrainerCallback):
         if self.stopped:
             control.should_training_stop = True
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Score at the points, keep the weights if they are the best so far, and ask for a checkpoint."""
         self.progress.advance(state.global_step)
         if state.global_step not in self.at:
@@ -196,7 +191,7 @@ def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(path.name + ".new")
     fresh.write_text(json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n", encoding="utf-8")
-    os.replace(fresh, path)
+    fresh.replace(path)
 
 
 def texts(messages: Sequence[Mapping[str, str]]) -> str:

@@ -79,7 +79,7 @@ def test_an_option_that_the_run_decides_is_refused_with_its_place() -> None:
 
 
 def test_an_unknown_option_is_refused_with_the_near_one() -> None:
-    with pytest.raises(ConfigError, match="unknown option `learning_rat` .did you mean `learning_rate`"):
+    with pytest.raises(ConfigError, match=r"unknown option `learning_rat` .did you mean `learning_rate`"):
         check_options("train.sft", {"learning_rat": 3}, ["learning_rate"])
 
 

@@ -94,9 +94,7 @@ def test_an_interrupted_dpo_ends_like_a_whole_one(manifest: Manifest, make_confi
     assert all(torch.allclose(a[key], b[key], atol=1e-6) for key in a)
 
 
-def test_a_learning_rate_that_ruins_likelihood_ends_in_the_sft_weights(
-    manifest: Manifest, make_config: MakeConfig, tmp_path: Path
-) -> None:
+def test_a_learning_rate_that_ruins_likelihood_ends_in_the_sft_weights(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
     wild = {**GENTLE, "learning_rate": 5.0, "loss_type": ["sigmoid"], "loss_weights": [1.0], "max_steps": 12, "max_grad_norm": 0.0}
     config = make_config(dpo=wild)
     run_dir = tuned(manifest, config, tmp_path / "run")

@@ -54,8 +54,10 @@ def call(*arguments: str) -> int:
 
 def test_a_run_leaves_everything_that_was_promised(done: Path) -> None:
     latest = done / "runs/latest"
-    names = "sft dpo merged history.json run.json template_proof.json evaluation.json comparisons.json failures.parquet answers.parquet report.html"
-    assert all((latest / name).exists() for name in names.split())
+    folders = {"sft", "dpo", "merged"}
+    records = {"history.json", "run.json", "template_proof.json", "evaluation.json", "comparisons.json"}
+    files = {"failures.parquet", "answers.parquet", "report.html"}
+    assert folders | records | files <= {path.name for path in latest.iterdir()}
     record = run.read_record(latest)
     assert record["status"] == "done"
     assert set(record["stages"]) == set(run.STAGES)
@@ -89,7 +91,9 @@ def test_every_part_of_a_run_speaks_with_the_system_message_of_training(done: Pa
     assert speaker.max_new_tokens == 4
 
 
-def test_an_adapter_without_merged_model_finds_the_system_message_in_the_data(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adapter_without_merged_model_finds_the_system_message_in_the_data(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(done)
     copy = tmp_path / "copy"
     shutil.copytree(done / "runs/latest", copy, ignore=shutil.ignore_patterns("merged"))
@@ -128,13 +132,17 @@ def test_an_input_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "merge", "report", "dpo"])
-def test_a_stage_can_be_done_again_alone(done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str) -> None:
+def test_a_stage_can_be_done_again_alone(
+    done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
     monkeypatch.chdir(done)
     assert call(verb, "--json") == 0
     assert json.loads(capsys.readouterr().out)
 
 
-def test_the_stages_can_be_run_one_by_one(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_stages_can_be_run_one_by_one(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(done)
     where = str(tmp_path / "mine")
     assert call("sft", "--recipe", "recipe.yaml", "--out", where) == 0
@@ -236,7 +244,9 @@ def test_what_the_user_can_mend_is_one_line_and_exit_2(
     assert words in " ".join(capsys.readouterr().err.split())
 
 
-def test_an_unknown_student_leaves_no_traceback(done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_an_unknown_student_leaves_no_traceback(
+    done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     monkeypatch.chdir(done)
     assert call("run", "--recipe", "recipe.yaml", "--student", "no/such-model", "--out", str(tmp_path / "x")) == 2
     assert "not a folder here and not reachable as a hub id" in " ".join(capsys.readouterr().err.split())

@@ -144,7 +144,9 @@ def test_every_default_option_is_one_of_trl() -> None:
 
 
 def test_at_a_tie_the_later_point_is_kept(tmp_path: Path) -> None:
-    watch = Watch("sft", tmp_path, History(tmp_path / "h.json"), Silent(), points=1, tokens_per_epoch=1, score=None, keep=lambda path: path.mkdir())
+    watch = Watch(
+        "sft", tmp_path, History(tmp_path / "h.json"), Silent(), points=1, tokens_per_epoch=1, score=None, keep=lambda path: path.mkdir()
+    )
     watch._keep(Best(3, 0.5))
     assert json.loads((tmp_path / "best.json").read_text()) == {"step": 3, "value": 0.5}
     again = Watch("sft", tmp_path, History(tmp_path / "h.json"), Silent(), points=1, tokens_per_epoch=1, score=None, keep=lambda path: None)

@@ -15,6 +15,7 @@ MakeTokenizer = Callable[..., PreTrainedTokenizerFast]
 PROMPT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is grass?"}]
 ROW = Source("r1", PROMPT, '{"intent":"green"}')
 IM = "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
+SURE = "{{ '<|im_start|>assistant\nSure: ' + message['content'] }}"
 OPEN = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 
 
@@ -43,7 +44,9 @@ def test_the_newline_after_the_stop_token_is_not_taught(make_tokenizer: MakeToke
 
 
 def test_a_token_across_the_boundary_is_split_as_inference_splits_it(make_tokenizer: MakeTokenizer) -> None:
-    tokenizer = make_tokenizer("{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}")
+    tokenizer = make_tokenizer(
+        "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    )
     prompt = [{"role": "system", "content": "x"}, {"role": "user", "content": "gr"}]
     row = encoded(tokenizer, [Source("1", prompt, "ass")])[1].rows[0]
     assert row.ids[: row.prompt_length] == tokenizer("xgr")["input_ids"]
@@ -77,7 +80,8 @@ def test_a_template_without_system_role_gets_it_in_the_first_user_message(make_t
 def test_a_thinking_block_goes_to_the_prompt(make_tokenizer: MakeTokenizer) -> None:
     tokenizer = make_tokenizer(
         "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
-        "{% if message['role'] == 'assistant' %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{{ message['content'] + '<|im_end|>\n' }}{% endfor %}"
+        "{% if message['role'] == 'assistant' %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+        "{{ message['content'] + '<|im_end|>\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
         "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"
     )
@@ -123,7 +127,7 @@ def chat(body: str, opening: str = OPEN) -> str:
         (chat(IM + "{{ '<|im_end|>\n' }}", "{% if add_generation_prompt %}{{ '<|im_start|>model\n' }}{% endif %}"), "generation prompt"),
         (chat("{% if message['role'] != 'user' %}" + IM + "{{ '<|im_end|>\n' }}{% endif %}"), "leaves out the user message"),
         (chat(IM.replace("message['content']", "message['content'][:4]") + "{{ '<|im_end|>\n' }}"), "leaves out the system message"),
-        (chat("{% if message['role'] == 'assistant' %}{{ '<|im_start|>assistant\nSure: ' + message['content'] }}{% else %}" + IM + "{% endif %}{{ '<|im_end|>\n' }}"), "before the answer"),
+        (chat("{% if message['role'] == 'assistant' %}" + SURE + "{% else %}" + IM + "{% endif %}{{ '<|im_end|>\n' }}"), "before the answer"),
         ("{{ raise_exception('never') }}", "refuses a conversation of system, user"),
     ],
     ids=["no stop", "stop is text", "other prompt", "no user", "cut", "words before", "raises"],
@@ -202,6 +206,10 @@ def test_no_rows_prove_nothing(make_tokenizer: MakeTokenizer) -> None:
         prove(tokenizer, template, [], [], [template.stop_id])
 
 
+CASE_SPECIALS = (
+    *("</s>", "<s>", "<|im_end|>", "<|im_start|>", "<|end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>", "[INST]", "[/INST]"),
+    *("<|user|>", "<|assistant|>", "<|system|>", "<|END_OF_TURN_TOKEN|>", "<|START_OF_TURN_TOKEN|>", "<｜end▁of▁sentence｜>"),
+)
 SPECIALS = {
     "DeepSeek": ("<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>"),
     "qwen": ("<|im_end|>", "<|im_start|>", "<|endoftext|>"),
@@ -231,9 +239,7 @@ def test_the_templates_of_the_case_file_are_proved_or_refused_with_a_reason(real
     cases = dict(cases) if isinstance(cases, list) else cases
     proved, refused = [], {}
     for case in cases["cases"]:
-        specials = ("</s>", "<s>", "<|im_end|>", "<|im_start|>", "<|end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>", "[INST]", "[/INST]",
-                    "<|user|>", "<|assistant|>", "<|system|>", "<|END_OF_TURN_TOKEN|>", "<|START_OF_TURN_TOKEN|>", "<｜end▁of▁sentence｜>")  # fmt: skip
-        tokenizer = make_tokenizer(case["template"], specials)
+        tokenizer = make_tokenizer(case["template"], CASE_SPECIALS)
         tokenizer.bos_token = "<s>"
         try:
             template, encoding = encoded(tokenizer)
