@@ -151,7 +151,7 @@ def test_reviewing_in_the_terminal_stores_each_decision_at_once(
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     assert run("review", "--recipe", recipe, "--n", 6, "--reviewer", "ben") == 0
     verdicts = [v for v in Store(Path("data/small.duckdb")).verdicts() if v.by == "human:ben"]
-    assert [(v.keep, v.reason) for v in verdicts][1] == (False, "too odd")
+    assert [(v.keep, v.reason) for v in verdicts][1] == (False, "review: too odd")
     assert "1 defects in 2 reviewed" in capsys.readouterr().out
 
 

@@ -1,0 +1,92 @@
+"""How many of the offline teacher's planted faults the filters catch, by kind, and how often they drop what has none.
+
+    python benchmarks/faults.py [data/banking.duckdb]
+
+Run after `make datagen`. A fault is caught when no accepted example carries it; a near-duplicate, when not both of the twins are
+accepted; an answer that cannot be read, when no example was made of it. False alarms are counted on examples without a planted
+fault: a drop counts unless it is for a repetition (the grammar repeats itself honestly) or for a pair without a difference.
+"""
+
+import json
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from results_file import Result, machine, publish
+from scipy.stats import binomtest
+
+from datagen.store import Store
+
+UNREADABLE = {"invalid_json", "truncated"}
+NOT_ALARMS = {"filter:duplicate", "filter:near_duplicate", "filter:preference"}
+
+
+def interval(count: int, total: int) -> tuple[float, float]:
+    found = binomtest(count, total).proportion_ci(method="exact")
+    return float(found.low), float(found.high)
+
+
+def main() -> None:
+    path = Path(sys.argv[1] if len(sys.argv) > 1 else "data/banking.duckdb")
+    store = Store(path)
+    side_file = path.with_suffix(".faults.jsonl")
+    weak = {row["id"] for row in store.query("SELECT id FROM calls WHERE role <> 'teacher'")}
+    known = {row["id"] for row in store.query("SELECT id FROM calls")}
+    accepted = {row["id"] for row in store.query("SELECT id FROM accepted")}
+    examples = store.current_examples()
+    by_call = defaultdict(list)
+    by_input = defaultdict(list)
+    for example in examples:
+        by_input[example.input].append(example)
+        for call in example.calls:
+            by_call[call].append(example)
+    faults = {json.dumps(json.loads(line), sort_keys=True): json.loads(line) for line in side_file.read_text().splitlines()}
+    caught: Counter[str] = Counter()
+    planted: Counter[str] = Counter()
+    faulty: set[str] = set()
+    for fault in faults.values():
+        request, kind, detail = fault["request_id"], fault["kind"], fault["detail"]
+        if request in weak or request not in known or kind in ("rate_limited", "slow"):
+            continue
+        if "text" in detail:  # in a written message: the examples with that input that this call wrote
+            carriers = [e for e in by_input[detail["text"].strip()] if request in e.calls]
+        else:  # in an answer: the examples whose completion this call wrote
+            carriers = [e for e in by_call[request] if e.calls[-1] == request]
+        faulty.update(e.id for e in carriers)
+        if not carriers:
+            if kind in UNREADABLE | {"refusal"}:
+                planted[kind] += 1
+                caught[kind] += 1
+            continue
+        planted[kind] += 1
+        kept = [e for e in carriers if e.id in accepted]
+        if kind == "near_duplicate":
+            twins = [e for e in by_input[detail["of"].strip()] if e.id in accepted and e.id not in {k.id for k in kept}]
+            caught[kind] += not (kept and twins)
+        else:
+            caught[kind] += not kept
+    results = [
+        Result(f"caught: {kind}", caught[kind] / planted[kind], "share", *interval(caught[kind], planted[kind]), f"{planted[kind]} planted; {machine()}")
+        for kind in sorted(planted)
+    ]
+    clean = [e.id for e in examples if e.id not in faulty]
+    alarms = {
+        row["example_id"]
+        for row in store.query(
+            f"SELECT DISTINCT example_id FROM verdicts WHERE NOT keep AND decided_by LIKE 'filter:%' AND decided_by NOT IN {tuple(sorted(NOT_ALARMS))}"
+        )
+    } & set(clean)
+    results.append(Result("false alarms", len(alarms) / len(clean), "share", *interval(len(alarms), len(clean)), f"{len(clean)} clean examples"))
+    by_filter = Counter(
+        row["decided_by"]
+        for row in store.query("SELECT example_id, decided_by FROM verdicts WHERE NOT keep AND decided_by LIKE 'filter:%'")
+        if row["example_id"] in alarms
+    )
+    for name, count in sorted(by_filter.items()):
+        if name not in NOT_ALARMS:
+            results.append(Result(f"false alarms by {name}", count / len(clean), "share", *interval(count, len(clean)), f"{len(clean)} clean examples"))
+    publish("faults", results)
+
+
+if __name__ == "__main__":
+    main()
