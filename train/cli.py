@@ -21,7 +21,8 @@ from train.errors import ConfigError, TrainError
 # Everything that needs torch is imported inside the commands, so that --help answers at once.
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__)
-out = Console()
+# A pipe has no width of its own; the evaluation table wants some.
+out = Console(width=None if sys.stdout.isatty() else 132)
 talk = Console(stderr=True, highlight=False)
 
 RUNS = Path("runs")
@@ -252,7 +253,7 @@ def _print_measures(measures: list[dict[str, Any]], as_json: bool) -> None:
     models = list(dict.fromkeys(line["model"] for line in measures))
     table = Table(title="Evaluation, with 95 % intervals", title_justify="left")
     for column in ("set", "metric", "n"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     for name in models:
         table.add_column(name, justify="right")
     cells: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}

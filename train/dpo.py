@@ -22,7 +22,7 @@ from train.config import TrainConfig
 from train.dataset import Manifest, read_pairs, read_rows, take
 from train.errors import DataError
 from train.metrics import Measure
-from train.sft import build_arguments, context_of, finish, fit, known_options, minutes, save, scorer, steps_of, watch_tokens
+from train.sft import build_arguments, context_of, finish, fit, known_options, minutes, save, scorer, steps_of
 from train.template import Encoded, Source
 from train.watch import History, Progress, Watch, write_json
 
@@ -122,7 +122,7 @@ def train_dpo(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
         "pairs_dropped": len(pairs) - len(rows),
         "dropped": dropped,
         "steps": trainer.state.global_step,
-        "tokens_per_second": round(watch_tokens(history, "dpo") / seconds) if seconds else None,
+        "tokens_per_second": watch.speed(seconds),
         "kept": kept,
         "guard": why,
         "sft_score": start.value if start else None,

@@ -100,7 +100,7 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
         "parameters": share.total,
         "steps": trainer.state.global_step,
         "tokens": watch_tokens(history, "sft"),
-        "tokens_per_second": round(watch_tokens(history, "sft") / seconds) if seconds else None,
+        "tokens_per_second": watch.speed(seconds),
         "best": watch.best._asdict() if watch.best else None,
         "train_seconds": round(seconds, 1),
         "seconds": round(time.monotonic() - started, 1),

@@ -124,6 +124,7 @@ class Watch(TrainerCallback):
         """Lay out the points at which to score."""
         self.at = {max(1, round(state.max_steps * (k + 1) / self.points)) for k in range(self.points)}
         self.history.rewind(self.stage, state.global_step)
+        self.first = self.seen = self._tokens(state)
         self.progress.start(self.stage, state.max_steps)
 
     def on_log(
@@ -147,6 +148,7 @@ class Watch(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Score at the points, keep the weights if they are the best so far, and ask for a checkpoint."""
         self.progress.advance(state.global_step)
+        self.seen = self._tokens(state)
         if state.global_step not in self.at:
             return
         if self.score is not None:
@@ -166,6 +168,10 @@ class Watch(TrainerCallback):
             if self.best is None or measure.value >= self.best.value:
                 self._keep(Best(state.global_step, measure.value))
         control.should_save = state.global_step < state.max_steps
+
+    def speed(self, seconds: float) -> int:
+        """Tokens a second since training began or went on."""
+        return round((self.seen - self.first) / max(seconds, 1e-9))
 
     def _keep(self, best: Best) -> None:
         fresh = self.folder / "best.new"

@@ -127,7 +127,7 @@ def chat(body: str, opening: str = OPEN) -> str:
         (chat(IM + "{{ '<|im_end|>\n' }}", "{% if add_generation_prompt %}{{ '<|im_start|>model\n' }}{% endif %}"), "generation prompt"),
         (chat("{% if message['role'] != 'user' %}" + IM + "{{ '<|im_end|>\n' }}{% endif %}"), "leaves out the user message"),
         (chat(IM.replace("message['content']", "message['content'][:4]") + "{{ '<|im_end|>\n' }}"), "leaves out the system message"),
-        (chat("{% if message['role'] == 'assistant' %}" + SURE + "{% else %}" + IM + "{% endif %}{{ '<|im_end|>\n' }}"), "before the answer"),
+        (chat("{% if message['role'] == 'assistant' %}" + SURE + "{% else %}" + IM + "{% endif %}<|im_end|>"), "before the answer"),
         ("{{ raise_exception('never') }}", "refuses a conversation of system, user"),
     ],
     ids=["no stop", "stop is text", "other prompt", "no user", "cut", "words before", "raises"],
