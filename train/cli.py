@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 done, but short of what was asked; 2 the user can mend it;
 """
 
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -184,8 +185,14 @@ def predict(
         out.print(f"{count:,} answers are in {target}", highlight=False)
 
 
+def _calm() -> None:
+    """Bitsandbytes warns at import that a CPU kernel is not installed; it works without."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a subcommand and exit by the house's codes."""
+    _calm()
     try:
         code = app(args=arguments, standalone_mode=False)
         if code == 130:  # typer turns an interrupt into this code itself

@@ -108,6 +108,9 @@ def adapt(tokenizer: PreTrainedTokenizerBase, where: str) -> Template:
     A student without a template gets FALLBACK. A template that has no place for a system message, or that opens a
     thinking block, is repaired (REPAIRS). Raises TemplateError when neither helps.
     """
+    known: Template | None = getattr(tokenizer, "adapted_template", None)
+    if known and known.sha256 == _sha256(tokenizer):
+        return known  # so that what was changed at loading is still known when it is asked for again
     source = "own"
     if not tokenizer.chat_template:
         source = "fallback"
@@ -127,7 +130,9 @@ def adapt(tokenizer: PreTrainedTokenizerBase, where: str) -> Template:
             changed = REPAIRS[name](changed)
         tokenizer.chat_template = changed
         try:
-            return _describe(tokenizer, source, changes, where)
+            found = _describe(tokenizer, source, changes, where)
+            tokenizer.adapted_template = found
+            return found
         except TemplateError as error:
             refusals.append(error)
     tokenizer.chat_template = original
@@ -288,8 +293,12 @@ def _describe(tokenizer: PreTrainedTokenizerBase, source: str, changes: tuple[st
         trail=rest[: len(rest) - len(stop)],
         stop=text,
         stop_id=ids[0],
-        sha256=hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest(),
+        sha256=_sha256(tokenizer),
     )
+
+
+def _sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+    return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
 
 
 def _answer_text(prompt: str, full: str, row: Source, template: Template) -> str:

@@ -91,6 +91,14 @@ def test_a_thinking_block_goes_to_the_prompt(make_tokenizer: MakeTokenizer) -> N
     assert tokenizer.decode(row.ids[row.prompt_length :]) == '{"intent":"green"}<|im_end|>'
 
 
+def test_what_was_changed_at_loading_is_known_when_asked_again(make_tokenizer: MakeTokenizer) -> None:
+    tokenizer = make_tokenizer(None)
+    adapt(tokenizer, "student")
+    assert adapt(tokenizer, "student").source == "fallback"
+    tokenizer.chat_template += "{# mine #}"
+    assert adapt(tokenizer, "student").source == "own", "a template changed by hand is looked at afresh"
+
+
 def test_an_adapted_template_needs_no_second_change(make_tokenizer: MakeTokenizer, tmp_path: Path) -> None:
     tokenizer = make_tokenizer(None)
     first = adapt(tokenizer, "student")
