@@ -403,6 +403,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a subcommand and exit by the house's codes."""
     try:
         code = app(args=arguments, standalone_mode=False)
+        if code == 130:  # typer turns an interrupt into this code itself
+            raise KeyboardInterrupt
     except RetortError as error:
         talk.print(f"error: {error}", style="red", markup=False)
         code = 2

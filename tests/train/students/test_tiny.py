@@ -124,7 +124,7 @@ def test_the_general_files_are_what_the_generator_makes():
     probe = skills.general_rows(SEED, "probe", 8)
     held_out = frozenset(r["prompt"][-1]["content"] for r in probe)
     assert rows("probe") == probe
-    assert rows("train") == skills.general_rows(SEED, "train", 60, held_out)
+    assert rows("train") == skills.general_rows(SEED, "train", 160, held_out)
 
 
 def test_the_probe_shares_no_question_with_the_general_training_rows():

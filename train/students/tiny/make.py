@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the model files")
     parser.add_argument("--general", type=Path, default=HERE.parents[1] / "general", help="folder of train.jsonl and probe.jsonl")
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=8_000)
+    parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--batch-tokens", type=int, default=32_768)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
@@ -41,7 +41,7 @@ def main() -> None:
     tokenizer = pretrain.wrap(bpe)
     probe_rows = skills.general_rows(options.seed, "probe", 8)
     held_out = frozenset(r["prompt"][-1]["content"] for r in probe_rows)
-    train_rows = skills.general_rows(options.seed, "train", 60, held_out)
+    train_rows = skills.general_rows(options.seed, "train", 160, held_out)
     options.general.mkdir(parents=True, exist_ok=True)
     for name, rows in (("train", train_rows), ("probe", probe_rows)):
         (options.general / f"{name}.jsonl").write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")

@@ -6,6 +6,7 @@ A skill is exact when its prompt has one right answer; only exact skills are in 
 import itertools
 import json
 import random
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -667,6 +668,47 @@ def json_desk(rng: random.Random) -> Chat:
     return Chat(system, [(text, compact(answer))])
 
 
+TICKETS: list[tuple[str, str, str, str]] = [
+    ("intent", "urgency", "entities", "decision"),
+    ("request", "priority", "details", "action"),
+    ("type", "level", "facts", "next_step"),
+    ("category", "urgency", "spans", "decision"),
+    ("label", "priority", "entities", "step"),
+]
+URGENT = frozenset("stolen lost health delay refused".split())
+IDLE = frozenset("thanks weather_talk recommend opening_times how_many how_to".split())
+DATED = {"not_arrived": 1, "return_not_seen": 4, "delay": 7, "cancel": 10, "update_failed": 13}
+SETTLED = {"lost": ("search", "R16"), "stolen": ("replace", "R17"), "broken": ("repair", "R18"), "wrong_item": ("exchange", "R19")}
+LONG_AGO = re.compile(r"week|month|year|fortnight")
+
+
+def json_ticket(rng: random.Random) -> Chat:
+    """A message at a neutral help desk to a ticket: the request, how urgent it is, the details as they stand there, and what follows by
+    a fixed table from the request and from how long ago it says that something was."""
+    label = pick(rng, lang.LABELS)
+    text, found = request(rng, label)
+    key, level, inner, step = TICKETS[0] if rng.random() < 0.5 else pick(rng, TICKETS)
+    answer: dict[str, object] = {
+        key: label,
+        level: "high" if label in URGENT else "low" if label in IDLE else "normal",
+        inner: {k: found[k] for k in lang.EXTRACTED if k in found},
+    }
+    if label in DATED:
+        when, rule = found.get("when"), DATED[label]
+        answer[step] = "clarify" if when is None else "escalate" if LONG_AGO.search(when) else "wait"
+        answer["reason"] = f"R{rule + (0 if when is None else 1 if LONG_AGO.search(when) else 2)}"
+        if when is None:
+            answer["ask"] = "when"
+    elif label in SETTLED:
+        answer[step], answer["reason"] = SETTLED[label]
+    desk = lang.expand(pick(rng, DESKS_PARSED), rng, Slots(rng)) if rng.random() < 0.7 else ""
+    how = pick(rng, ["Reply with one JSON object:", "Reply with JSON:", "Answer as JSON:", "One JSON object:"])
+    system = f"{desk} {how} {key}, {level}, {inner}, {step}.".strip()
+    if lang.FORBIDDEN.search(system):
+        return json_ticket(rng)
+    return Chat(system, [(text, compact(answer))])
+
+
 def is_question(label: str, text: str) -> bool:
     """A question mark or a question word at the start of some sentence."""
     return "?" in text or text.split(" ")[0].lower() in {
@@ -995,7 +1037,8 @@ EXACT: dict[str, tuple[float, Skill]] = {
     "json_pairs": (3, json_pairs),
     "json_list": (1, json_list),
     "json_extract": (5, json_extract),
-    "json_desk": (12, json_desk),
+    "json_desk": (8, json_desk),
+    "json_ticket": (14, json_ticket),
     "request_label": (8, request_label),
     "definition": (3, definition),
     "topic_label": (3, topic_label),
