@@ -63,7 +63,7 @@ train: $(V)/.train ## Tune the student (SFT, then DPO), merge, evaluate, report
 	@$(TRAIN) run $(ARGS_TRAIN)
 
 evaluate: $(V)/.train ## Evaluate the last run again
-	@$(TRAIN) evaluate $(ARGS_TRAIN)
+	@$(TRAIN) evaluate $(if $(OUT),--model $(OUT))
 
 check: $(V)/.dev ## Lint and types
 	@$(V)/bin/ruff check .

@@ -66,7 +66,13 @@ def main() -> None:
         else:
             caught[kind] += not kept
     results = [
-        Result(f"caught: {kind}", caught[kind] / planted[kind], "share", *interval(caught[kind], planted[kind]), f"{planted[kind]} planted; {machine()}")
+        Result(
+            f"caught: {kind}",
+            caught[kind] / planted[kind],
+            "share",
+            *interval(caught[kind], planted[kind]),
+            f"{planted[kind]} planted; {machine()}",
+        )
         for kind in sorted(planted)
     ]
     clean = [e.id for e in examples if e.id not in faulty]
@@ -76,7 +82,9 @@ def main() -> None:
             f"SELECT DISTINCT example_id FROM verdicts WHERE NOT keep AND decided_by LIKE 'filter:%' AND decided_by NOT IN {tuple(sorted(NOT_ALARMS))}"
         )
     } & set(clean)
-    results.append(Result("false alarms", len(alarms) / len(clean), "share", *interval(len(alarms), len(clean)), f"{len(clean)} clean examples"))
+    results.append(
+        Result("false alarms", len(alarms) / len(clean), "share", *interval(len(alarms), len(clean)), f"{len(clean)} clean examples")
+    )
     by_filter = Counter(
         row["decided_by"]
         for row in store.query("SELECT example_id, decided_by FROM verdicts WHERE NOT keep AND decided_by LIKE 'filter:%'")
@@ -84,7 +92,9 @@ def main() -> None:
     )
     for name, count in sorted(by_filter.items()):
         if name not in NOT_ALARMS:
-            results.append(Result(f"false alarms by {name}", count / len(clean), "share", *interval(count, len(clean)), f"{len(clean)} clean examples"))
+            results.append(
+                Result(f"false alarms by {name}", count / len(clean), "share", *interval(count, len(clean)), f"{len(clean)} clean examples")
+            )
     publish("faults", results)
 
 

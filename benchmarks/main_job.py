@@ -29,7 +29,11 @@ def timed(folder: Path, *command: str) -> float:
 
 def query(folder: Path, sql: str, store: str) -> list[dict[str, Any]]:
     done = subprocess.run(
-        [".venv/bin/python", "-m", "datagen", "sql", sql, "--store", store, "--json"], cwd=folder, check=True, capture_output=True, text=True
+        [".venv/bin/python", "-m", "datagen", "sql", sql, "--store", store, "--json"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     rows: list[dict[str, Any]] = json.loads(done.stdout)
     return rows
@@ -40,7 +44,9 @@ def measures(folder: Path, run: str, conditions: str) -> list[Result]:
     found = []
     for m in json.loads((folder / run / "evaluation.json").read_text()):
         if "/" not in m["metric"]:
-            found.append(Result(f"{m['set']}: {m['metric']} of {m['model']}", m["value"], "share", m["low"], m["high"], f"n={m['n']}; {conditions}"))
+            found.append(
+                Result(f"{m['set']}: {m['metric']} of {m['model']}", m["value"], "share", m["low"], m["high"], f"n={m['n']}; {conditions}")
+            )
     for c in json.loads((folder / run / "comparisons.json").read_text()):
         if "/" not in c["metric"]:
             name = f"{c['set']}: {c['metric']} {c['a']} -> {c['b']}"
@@ -58,9 +64,13 @@ def main() -> None:
     datagen = timed(folder, "make", "datagen")
     setup_train = timed(folder, "make", "setup-train")
     train = timed(folder, "make", "train")
-    before = query(folder, "SELECT (SELECT count(*) FROM calls) AS calls, (SELECT count(*) FROM examples) AS examples", "data/banking.duckdb")
+    before = query(
+        folder, "SELECT (SELECT count(*) FROM calls) AS calls, (SELECT count(*) FROM examples) AS examples", "data/banking.duckdb"
+    )
     second = timed(folder, "make", "datagen")
-    after = query(folder, "SELECT (SELECT count(*) FROM calls) AS calls, (SELECT count(*) FROM examples) AS examples", "data/banking.duckdb")
+    after = query(
+        folder, "SELECT (SELECT count(*) FROM calls) AS calls, (SELECT count(*) FROM examples) AS examples", "data/banking.duckdb"
+    )
     counts = query(
         folder,
         "SELECT count(*) AS accepted, count(DISTINCT topic) AS topics, count(DISTINCT generator) AS generators, count(rejected) AS pairs FROM accepted",
@@ -91,7 +101,9 @@ def main() -> None:
         recipe = "RECIPE=recipes/banking77.yaml"
         results.append(one("banking77: make datagen", timed(folder, "make", "datagen", recipe), "s"))
         results.append(one("banking77: make train", timed(folder, "make", "train", recipe), "s"))
-        dropped = query(folder, "SELECT count(*) AS n FROM rejected WHERE decided_by = 'filter:decontaminate'", "data/banking77.duckdb")[0]["n"]
+        dropped = query(folder, "SELECT count(*) AS n FROM rejected WHERE decided_by = 'filter:decontaminate'", "data/banking77.duckdb")[0][
+            "n"
+        ]
         results.append(one("banking77: rows refused by decontamination", dropped, "rows"))
         results += measures(folder, "runs/latest", "recipes/banking77.yaml")
     publish("main_job", results)

@@ -76,7 +76,8 @@ def _plan(work: Workspace) -> list[PlanItem]:
     recipe = work.loaded.recipe
     seeds = load_seeds(work.loaded, work.labels)
     replace = recipe.seeds.replace if recipe.seeds else False
-    return make_plan(work.taxonomy, recipe.mix, per_call=recipe.per_call, seed=recipe.seed, seeds=seeds, replace_seeds=replace)
+    mix = {str(name): count for name, count in recipe.mix.items()}
+    return make_plan(work.taxonomy, mix, per_call=recipe.per_call, seed=recipe.seed, seeds=seeds, replace_seeds=replace)
 
 
 @app.command()
@@ -322,7 +323,9 @@ def review(
         sample = reviewing.draw_sample(database, reviewer=reviewer, n=n, seed=seed)
         if export_to is not None:
             reviewing.export_jsonl(sample, export_to)
-            out.print(f"{len(sample)} examples in {export_to}. Fill in `decision` (accept, reject, edit), then: review --import {export_to}")
+            out.print(
+                f"{len(sample)} examples in {export_to}. Fill in `decision` (accept, reject, edit), then: review --import {export_to}"
+            )
             return
         if sample and not sys.stdin.isatty():
             raise ConfigError("review asks in a terminal. Without one, use --export FILE and --import FILE.")
@@ -346,7 +349,9 @@ def _review_loop(database: Store, reviewer: str, sample: Sequence[Example], task
     """Every decision is stored before the next is asked: stopping loses nothing."""
     from datagen import review as reviewing
 
-    out.print(f"{len(sample)} examples. a = accept, r REASON = reject, e NEW ANSWER = edit, i NEW INPUT = edit the input, s = skip, q = stop")
+    out.print(
+        f"{len(sample)} examples. a = accept, r REASON = reject, e NEW ANSWER = edit, i NEW INPUT = edit the input, s = skip, q = stop"
+    )
     for number, example in enumerate(sample, 1):
         kind = f", {example.kind}" if example.kind else ""
         out.rule(f"{number} of {len(sample)}: {example.topic}, {example.generator}{kind}")
@@ -372,9 +377,7 @@ def _review_loop(database: Store, reviewer: str, sample: Sequence[Example], task
 
 @contextlib.contextmanager
 def _progress(what: str, total: int) -> Iterator[Any]:
-    with Progress(
-        TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=talk
-    ) as bar:
+    with Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=talk) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
 

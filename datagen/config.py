@@ -218,8 +218,6 @@ def load_seeds(loaded: LoadedRecipe, labels: Mapping[str, str]) -> dict[str, tup
     by_label: dict[str, list[str]] = {}
     for number, (text, label) in enumerate(read_texts(path, spec), 1):
         if label not in labels:
-            raise ConfigError(
-                f"{path}:{number}: {spec.label} is {label!r}, which no topic has as label; known: {', '.join(labels)}."
-            )
+            raise ConfigError(f"{path}:{number}: {spec.label} is {label!r}, which no topic has as label; known: {', '.join(labels)}.")
         by_label.setdefault(str(label), []).append(text)
     return {label: tuple(texts) for label, texts in by_label.items()}

@@ -111,9 +111,7 @@ def check_settings(settings: Mapping[str, Mapping[str, Any]], path: Path) -> Non
             raise ConfigError(f"{path}: filters.{name} is not a filter. {_hint(name, list(DEFAULTS))}")
         for setting, value in (values or {}).items():
             if setting not in DEFAULTS[name]:
-                raise ConfigError(
-                    f"{path}: filters.{name}.{setting} is not a setting. {_hint(setting, list(DEFAULTS[name]))}"
-                )
+                raise ConfigError(f"{path}: filters.{name}.{setting} is not a setting. {_hint(setting, list(DEFAULTS[name]))}")
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise ConfigError(f"{path}: filters.{name}.{setting} is {value!r}; give a number.")
             if setting == "threshold" and not 0.5 <= value <= 1:
@@ -140,9 +138,7 @@ def _report(
         accepted=sum(kept.values()),
         overruled=sum(keep == (id in dropped) for id, keep in kept.items()),
         filters=tuple(FilterCount(by.removeprefix("filter:"), n, by_filter[by]) for by, n in checked.items()),
-        reasons=tuple(
-            ReasonCount(by, kind, n) for (by, kind), n in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-        ),
+        reasons=tuple(ReasonCount(by, kind, n) for (by, kind), n in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
         groups=len(set(groups.values())),
         largest_group=max(Counter(groups.values()).values()),
     )

@@ -1,11 +1,11 @@
 """Errors a user can mend. The CLI prints them without a traceback and exits 2; anything else is a bug.
 
-    RetortError
-    |-- ConfigError      a recipe, taxonomy or prompt file is wrong: says file, path, field
-    |-- StoreError       the store is locked, damaged, or of a newer version
-    |-- TeacherError     a model cannot be reached: unknown, no key, refused for good
-    |   `-- BudgetError  the next call could pass the recipe's budget_usd
-    `-- ParseError       a teacher's answer is not in the form that was asked (becomes a failed item)
+RetortError
+|-- ConfigError      a recipe, taxonomy or prompt file is wrong: says file, path, field
+|-- StoreError       the store is locked, damaged, or of a newer version
+|-- TeacherError     a model cannot be reached: unknown, no key, refused for good
+|   `-- BudgetError  the next call could pass the recipe's budget_usd
+`-- ParseError       a teacher's answer is not in the form that was asked (becomes a failed item)
 """
 
 

@@ -233,7 +233,7 @@ def _reasons(store: Store) -> list[dict[str, Any]]:
     return store.query(
         "SELECT decided_by AS \"by\", split_part(coalesce(reason, ''), ':', 1) AS reason, count(DISTINCT example_id) AS count "
         "FROM verdicts WHERE NOT keep AND example_id IN (SELECT id FROM current_examples) GROUP BY ALL "
-        "ORDER BY count DESC, \"by\", reason"
+        'ORDER BY count DESC, "by", reason'
     )
 
 

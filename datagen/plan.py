@@ -24,7 +24,9 @@ def make_plan(
             continue
         eligible = _eligible(generator, topics, taxonomy)
         if not eligible:
-            raise ConfigError(f"mix.{generator} is {count}, but the taxonomy gives it no topics ({_NEEDS[generator]}). Set it to 0 or add them.")
+            raise ConfigError(
+                f"mix.{generator} is {count}, but the taxonomy gives it no topics ({_NEEDS[generator]}). Set it to 0 or add them."
+            )
         for topic, share in zip(eligible, apportion(count, [t.weight for t in eligible]), strict=True):
             items.extend(_items(taxonomy, topics, topic, generator, share, per_call, seed))
     return sorted(items, key=lambda item: item.id)

@@ -30,7 +30,11 @@ _DAY_WORDS = {
 _DAYS_PER_UNIT = {"minute": 0.0, "hour": 0.0, "day": 1.0, "week": 7.0, "fortnight": 14.0, "month": 30.0, "year": 365.0}
 # not the "four" of "twenty-four"; the "60" of "sixty (60) days"
 _SPAN = re.compile(
-    r"(?<![\w-])(\d+|" + "|".join(_WORD_NUMBERS) + r")\)?(?:\s+of)?\s+(?:business\s+|working\s+|calendar\s+)?(" + "|".join(_DAYS_PER_UNIT) + r")s?\b",
+    r"(?<![\w-])(\d+|"
+    + "|".join(_WORD_NUMBERS)
+    + r")\)?(?:\s+of)?\s+(?:business\s+|working\s+|calendar\s+)?("
+    + "|".join(_DAYS_PER_UNIT)
+    + r")s?\b",
     re.IGNORECASE,
 )
 

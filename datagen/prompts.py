@@ -58,6 +58,4 @@ def render(name: str, variables: dict[str, Any], folder: Path = PROMPTS) -> tupl
             for role, template in prompt.parts
         )
     except jinja2.UndefinedError as error:
-        raise ConfigError(
-            f"{folder / name}.md: {error.message}; given: {', '.join(sorted(variables))}. Mend the prompt."
-        ) from error
+        raise ConfigError(f"{folder / name}.md: {error.message}; given: {', '.join(sorted(variables))}. Mend the prompt.") from error

@@ -26,8 +26,7 @@ def share_interval(count: int, of: int) -> tuple[float, float]:
 def summarize(store: Store) -> dict[str, Any]:
     """Counts, reasons, coverage, costs and the latest review of a store, as plain data."""
     counts = store.query(
-        "SELECT count(*) AS examples, count(*) FILTER (keep) AS accepted, count(*) FILTER (NOT keep) AS rejected "
-        "FROM decisions"
+        "SELECT count(*) AS examples, count(*) FILTER (keep) AS accepted, count(*) FILTER (NOT keep) AS rejected FROM decisions"
     )[0]
     reasons = store.query(
         "SELECT decided_by AS \"by\", coalesce(split_part(reason, ':', 1), '') AS reason, count(*) AS count "
@@ -45,7 +44,7 @@ def summarize(store: Store) -> dict[str, Any]:
         row["low"], row["high"] = share_interval(min(row["accepted"], row["target"]), row["target"])
     costs = store.query("SELECT * FROM costs")
     people = store.query(
-        "SELECT decided_by AS \"by\", count(DISTINCT example_id) AS reviewed, count(DISTINCT example_id) FILTER (NOT keep) AS defects "
+        'SELECT decided_by AS "by", count(DISTINCT example_id) AS reviewed, count(DISTINCT example_id) FILTER (NOT keep) AS defects '
         "FROM verdicts WHERE decided_by LIKE 'human:%' GROUP BY ALL ORDER BY decided_by"
     )
     for row in people:
@@ -64,9 +63,7 @@ def summarize(store: Store) -> dict[str, Any]:
 def render(summary: Mapping[str, Any], title: str) -> RenderableType:
     """The summary as tables."""
     parts: list[RenderableType] = [Text(title, style="bold"), Text()]
-    parts.append(
-        Text(f"{summary['examples']} examples: {summary['accepted']} accepted, {summary['rejected']} rejected")
-    )
+    parts.append(Text(f"{summary['examples']} examples: {summary['accepted']} accepted, {summary['rejected']} rejected"))
     parts.append(_coverage_table("Generators", "generator", summary["generators"]))
     parts.append(_coverage_table("Topics", "topic", summary["topics"]))
     reasons = Table(title="Why examples were dropped", title_justify="left")

@@ -144,9 +144,7 @@ def apply(store: Store, reviewer: str, decisions: Sequence[Decision], task: Task
         store.add_examples(edits)
         store.add_verdicts(verdicts)
     actions = [decision.action for decision in decisions]
-    return Applied(
-        actions.count("accept"), actions.count("reject"), actions.count("edit"), tuple(example.id for example in edits)
-    )
+    return Applied(actions.count("accept"), actions.count("reject"), actions.count("edit"), tuple(example.id for example in edits))
 
 
 def _edit(old: Example, decision: Decision, task: Task) -> Example:
@@ -167,9 +165,7 @@ def _edit(old: Example, decision: Decision, task: Task) -> Example:
         if task.label_field and isinstance(answer.get(task.label_field), str):
             label = answer[task.label_field]
     last_user = max(i for i, message in enumerate(old.prompt) if message.role == "user")
-    prompt = tuple(
-        message.model_copy(update={"content": text}) if i == last_user else message for i, message in enumerate(old.prompt)
-    )
+    prompt = tuple(message.model_copy(update={"content": text}) if i == last_user else message for i, message in enumerate(old.prompt))
     changes = {
         "item_id": f"{old.item_id}:edit:{old.id[:8]}", "prompt": prompt, "completion": completion, "answer": answer,
         "label": label, "parent": old.id, "scores": {}, "rejected": None if old.rejected == completion else old.rejected,
@@ -185,9 +181,7 @@ def _by(reviewer: str) -> str:
 
 def export_jsonl(sample: Iterable[Example], path: Path) -> int:
     """Write a sample with empty fields for the decision, one example a line; returns how many."""
-    lines = [
-        json.dumps({name: getattr(example, name, "") for name in _FIELDS}, ensure_ascii=False) + "\n" for example in sample
-    ]
+    lines = [json.dumps({name: getattr(example, name, "") for name in _FIELDS}, ensure_ascii=False) + "\n" for example in sample]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(lines), encoding="utf-8")
     return len(lines)

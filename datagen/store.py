@@ -202,7 +202,12 @@ class Store:
 
     def verdicts(self) -> list[Verdict]:
         """Every verdict in the order in which it was given."""
-        return [Verdict(**row) for row in self.query("SELECT example_id, decided_by AS \"by\", keep, reason FROM verdicts ORDER BY created_at, example_id, decided_by")]
+        return [
+            Verdict(**row)
+            for row in self.query(
+                'SELECT example_id, decided_by AS "by", keep, reason FROM verdicts ORDER BY created_at, example_id, decided_by'
+            )
+        ]
 
     def copy(self, select: str, path: Path, format: Literal["parquet", "json"], params: Sequence[Any] = ()) -> None:
         """Write the rows of a SELECT to a Parquet or JSON-lines file."""
@@ -232,9 +237,7 @@ class Store:
             try:
                 fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise StoreError(
-                    f"{self.path}: another run is writing to it. Wait until it ends, or stop it; nothing is lost."
-                ) from error
+                raise StoreError(f"{self.path}: another run is writing to it. Wait until it ends, or stop it; nothing is lost.") from error
             if not self.path.exists():
                 self._upgrade()
             self._replay()
@@ -386,7 +389,15 @@ class Store:
         self.run_id = run_id
         self._append(
             "runs",
-            {"id": run_id, "command": command, "started": _now(), "finished": None, "status": "running", "recipe": recipe, "versions": versions},
+            {
+                "id": run_id,
+                "command": command,
+                "started": _now(),
+                "finished": None,
+                "status": "running",
+                "recipe": recipe,
+                "versions": versions,
+            },
         )
 
     def end_run(self, status: str) -> None:

@@ -103,9 +103,7 @@ def _leaves(nodes: Mapping[str, Node], prefix: str) -> Iterator[Topic]:
         if node.topics is not None:
             yield from _leaves(node.topics, path + "/")
         else:
-            yield Topic(
-                path=path, description=node.description, label=node.label, weight=node.weight, seeds=node.seeds
-            )
+            yield Topic(path=path, description=node.description, label=node.label, weight=node.weight, seeds=node.seeds)
 
 
 def load_taxonomy(path: Path) -> tuple[Taxonomy, str]:
@@ -133,9 +131,7 @@ def _check(taxonomy: Taxonomy, path: Path) -> None:
         if not any(value.weight for value in values.values()):
             raise ConfigError(f"{path}: dimensions.{name}: every value has weight 0; give one a weight above 0.")
     if task.abstain_label is not None and task.abstain_label not in labels:
-        raise ConfigError(
-            f"{path}: task.abstain_label is {task.abstain_label!r}, which no topic has as label; known: {', '.join(labels)}."
-        )
+        raise ConfigError(f"{path}: task.abstain_label is {task.abstain_label!r}, which no topic has as label; known: {', '.join(labels)}.")
     known = {task.label_field, *taxonomy.facts}
     for index, rule in enumerate(taxonomy.policy):
         for name in rule.when:

@@ -63,9 +63,7 @@ class ScriptedTeacher:
 
     async def complete(self, request: Request) -> Response:
         self.requests.append(request)
-        return Response(
-            request_id=request.id, text=self.script(request), prompt_tokens=10, completion_tokens=5, cost_usd=self.cost_usd
-        )
+        return Response(request_id=request.id, text=self.script(request), prompt_tokens=10, completion_tokens=5, cost_usd=self.cost_usd)
 
     def worst_case_usd(self, request: Request) -> float:
         return self.cost_usd

@@ -17,6 +17,8 @@ import trl.trainer.utils
 from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from train.model import has_plain_cache
+
 # Below this many tokens the bookkeeping costs more than it saves.
 SHORTEST = 8
 
@@ -84,16 +86,6 @@ def share_prefix(model: Any, prefix: Sequence[int]) -> None:
         return BaseModelOutputWithPast(last_hidden_state=hidden)
 
     backbone.forward = forward
-
-
-def has_plain_cache(model: Any) -> bool:
-    """Whether every layer attends to all tokens and keeps their keys and values, so that a prefix can be shared."""
-    config = model.config.get_text_config()
-    layers = getattr(config, "layer_types", None)
-    if layers:
-        return set(layers) == {"full_attention"}
-    windowed = getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None)
-    return not windowed and not getattr(model, "_is_stateful", False) and not config.is_encoder_decoder
 
 
 def speed_up(model: Any, rows: Sequence[Sequence[int]], *, checkpointing: bool) -> int:

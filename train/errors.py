@@ -1,10 +1,10 @@
 """Errors a user can mend. The CLI prints them without a traceback and exits 2; anything else is a bug.
 
-    TrainError
-    |-- ConfigError    a recipe or an option is wrong: says file, field, value
-    |-- DataError      the exported data is missing, changed since its manifest, or not fit to train on
-    |-- TemplateError  the chat template would train something else than inference generates
-    `-- ModelError     a student cannot be loaded
+TrainError
+|-- ConfigError    a recipe or an option is wrong: says file, field, value
+|-- DataError      the exported data is missing, changed since its manifest, or not fit to train on
+|-- TemplateError  the chat template would train something else than inference generates
+`-- ModelError     a student cannot be loaded
 """
 
 

@@ -35,7 +35,7 @@ from train.metrics import (
     read_answer,
     score,
 )
-from train.model import Student, load_student, load_with_adapters, stop_ids
+from train.model import Student, has_plain_cache, load_student, load_with_adapters, stop_ids
 from train.template import render
 from train.watch import Progress, Silent, write_json
 
@@ -74,7 +74,7 @@ def generate(
     ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
     order = sorted(range(len(ids)), key=lambda i: (-len(ids[i]), i))  # longest first: too little memory shows at once
     stops = stop_ids(model) or [i for i in [tokenizer.eos_token_id] if i is not None]
-    decode = _greedy if _has_plain_cache(model) else _greedy_by_library
+    decode = _greedy if has_plain_cache(model) else _greedy_by_library
     answers = [""] * len(ids)
     was_training = model.training
     model.eval()
@@ -89,16 +89,6 @@ def generate(
     finally:
         model.train(was_training)
     return answers
-
-
-def _has_plain_cache(model: Any) -> bool:
-    """Whether every layer remembers keys and values of all tokens: then rows can be shared, padded and taken out."""
-    config = model.config.get_text_config()
-    layers = getattr(config, "layer_types", None)
-    if layers:
-        return set(layers) == {"full_attention"}
-    windowed = getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None)
-    return not windowed and not getattr(model, "_is_stateful", False) and not config.is_encoder_decoder
 
 
 class RoomyLayer(DynamicLayer):

@@ -223,3 +223,13 @@ def _unreachable(student: str, error: BaseException) -> ModelError:
     return ModelError(
         f"{student}: not a folder here and not reachable as a hub id.{offline} Check the spelling, the network, or set a folder. ({reason})"
     )
+
+
+def has_plain_cache(model: Any) -> bool:
+    """Whether every layer attends to all tokens and keeps their keys and values, so that a prefix can be shared."""
+    config = model.config.get_text_config()
+    layers = getattr(config, "layer_types", None)
+    if layers:
+        return set(layers) == {"full_attention"}
+    windowed = getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None)
+    return not windowed and not getattr(model, "_is_stateful", False) and not config.is_encoder_decoder

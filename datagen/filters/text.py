@@ -180,6 +180,4 @@ def _luhn(digits: str) -> bool:
 
 def _has_iban(text: str) -> bool:
     """ISO 13616: some prefix of 15 characters or more has remainder 1 (the words after a number may look like its end)."""
-    return any(
-        int("".join(str(int(char, 36)) for char in text[4:end] + text[:4])) % 97 == 1 for end in range(len(text), 14, -1)
-    )
+    return any(int("".join(str(int(char, 36)) for char in text[4:end] + text[:4])) % 97 == 1 for end in range(len(text), 14, -1))

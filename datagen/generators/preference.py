@@ -19,7 +19,9 @@ async def preference(item: PlanItem, ask: Ask) -> list[Example]:
         weak = await ask("answer", parse_text, role="weak", draw=f"{index}/rejected", input=text)
         right = completion_text(chosen.value, ask.output_schema)
         first = await ask("compare", parse_better, role="judge", draw=f"{index}/chosen first", input=text, first=right, second=weak.value)
-        second = await ask("compare", parse_better, role="judge", draw=f"{index}/rejected first", input=text, first=weak.value, second=right)
+        second = await ask(
+            "compare", parse_better, role="judge", draw=f"{index}/rejected first", input=text, first=weak.value, second=right
+        )
         margin = (_POINTS[first.value] - _POINTS[second.value]) / 2
         calls = (written.call_id, weak.call_id, first.call_id, second.call_id, chosen.call_id)
         return make_example(item, ask, text, chosen.value, calls, rejected=weak.value, scores={"chosen_margin": margin})

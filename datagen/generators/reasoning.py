@@ -19,8 +19,6 @@ async def reasoning(item: PlanItem, ask: Ask) -> list[Example]:
     async def answered(index: int, text: str) -> Example:
         answer = await ask("reason", parse, draw=str(index), input=text)
         steps: Steps = answer.value
-        return make_example(
-            item, ask, text, steps.answer, (written.call_id, answer.call_id), reasoning="\n".join(steps.steps)
-        )
+        return make_example(item, ask, text, steps.answer, (written.call_id, answer.call_id), reasoning="\n".join(steps.steps))
 
     return await ask.each(written.value[: item.count], answered)

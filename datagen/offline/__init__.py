@@ -15,6 +15,7 @@ from pathlib import Path
 
 MODELS = ("banking", "banking-weak", "banking-judge")
 
+
 def register(side_file: Path | None = None) -> None:
     """Make litellm know the provider `offline`; faults are recorded in `side_file`. Calling it again sets the file anew."""
     import litellm  # here, so that importing this package costs nothing

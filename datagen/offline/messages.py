@@ -158,7 +158,9 @@ ASIDES = (
     *(phrase for before, after in _PERSONA.values() for phrase in (*before, *after)),
 )  # fmt: skip
 _KEYS = {"a": "s", "e": "r", "i": "o", "o": "p", "t": "y", "n": "m", "s": "d", "r": "t", "c": "v", "l": "k", "u": "i", "h": "j"}
-_SMALL = frozenset(["the", "a", "an", "my", "to", "is", "in", "for", "on", "of", "at", "it", "do", "has", "have", "i", "was", "been", "and"])
+_SMALL = frozenset(
+    ["the", "a", "an", "my", "to", "is", "in", "for", "on", "of", "at", "it", "do", "has", "have", "i", "was", "been", "and"]
+)
 
 
 def _typo(word: str, rng: random.Random) -> str:

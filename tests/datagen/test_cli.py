@@ -128,9 +128,7 @@ def test_wrong_filter_settings_suggest_the_near_name(recipe: Path, capsys: pytes
     assert "Did you mean 'length'?" in capsys.readouterr().err
 
 
-def test_the_sql_prompt_answers_several_queries(
-    recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_sql_prompt_answers_several_queries(recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     Store(Path("data/small.duckdb"))
     lines = iter(["SELECT 1 + 1", "AS two;", "SELECT nonsense;", ".quit"])
     monkeypatch.setattr("builtins.input", lambda prompt: next(lines))

@@ -31,7 +31,7 @@ retries: 6
 def answer(body: dict[str, Any]) -> str:
     system, user = body["messages"][0]["content"], body["messages"][-1]["content"]
     digest = hashlib.sha256(json.dumps(body).encode()).hexdigest()[:6]
-    if system.startswith("You write") or system.startswith("You rewrite"):
+    if system.startswith(("You write", "You rewrite")):
         return json.dumps([f"my parcel number {n} from shop {digest} is late" for n in range(4)])
     if system.startswith("You judge"):
         return '{"answer": 5, "input": 5, "reason": "right"}'

@@ -63,7 +63,9 @@ def test_a_preference_pair_that_depends_on_the_order_has_no_margin(
     assert {example.scores["chosen_margin"] for example in store.current_examples()} == {0.0}
 
 
-def test_a_second_run_asks_nothing_and_adds_nothing(items: list[PlanItem], make_asker: Make, scripted: Any, script: Any, store: Store) -> None:
+def test_a_second_run_asks_nothing_and_adds_nothing(
+    items: list[PlanItem], make_asker: Make, scripted: Any, script: Any, store: Store
+) -> None:
     teacher = scripted(script)
     run(items, make_asker(teacher))
     asked, rows = len(teacher.requests), store.query("SELECT (SELECT count(*) FROM examples) AS e, (SELECT count(*) FROM items) AS i")
@@ -134,7 +136,9 @@ def test_an_error_that_every_call_would_meet_ends_the_run_and_keeps_what_is_ther
     assert len(store.answers()) == 30
 
 
-def test_a_spent_budget_stops_the_run_and_says_so(items: list[PlanItem], make_asker: Make, scripted: Any, script: Any, store: Store) -> None:
+def test_a_spent_budget_stops_the_run_and_says_so(
+    items: list[PlanItem], make_asker: Make, scripted: Any, script: Any, store: Store
+) -> None:
     report = run(items, make_asker(scripted(script, cost_usd=0.01), budget_usd=0.2))
     assert report.stopped is not None
     assert "budget_usd 0.2" in report.stopped

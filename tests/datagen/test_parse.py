@@ -55,7 +55,9 @@ def test_steps_without_sentences_or_answer_are_refused(text: str) -> None:
         parse_steps(text)
 
 
-@pytest.mark.parametrize("text", ['{"answer": 6, "input": 1}', '{"answer": 3}', '{"answer": true, "input": 1}', '{"answer": "5", "input": 1}'])
+@pytest.mark.parametrize(
+    "text", ['{"answer": 6, "input": 1}', '{"answer": 3}', '{"answer": true, "input": 1}', '{"answer": "5", "input": 1}']
+)
 def test_scores_outside_one_to_five_are_refused(text: str) -> None:
     with pytest.raises(ParseError, match="not a number from 1 to 5"):
         parse_scores(text)

@@ -41,7 +41,7 @@ def test_a_longer_plan_begins_with_the_shorter_ones_items(shop: Taxonomy) -> Non
 
 def test_an_adversarial_kind_says_what_a_right_answer_has(shop: Taxonomy) -> None:
     expected = {"noise": {"late", "broken"}, "off_topic": {"other"}, "unclear": {None}}
-    items = [item for item in _plan(shop, {"adversarial": 200})]
+    items = list(_plan(shop, {"adversarial": 200}))
     assert {item.kind for item in items} == set(expected)
     assert all(item.label in expected[str(item.kind)] for item in items)
 

@@ -47,9 +47,7 @@ def decide(example, action="accept", **fields):
 
 
 def examples_of(bank_example, sizes):
-    return [
-        bank_example(f"{topic} {i}", item_id=f"{topic}:topic:{i}", topic=topic) for topic, size in sizes.items() for i in range(size)
-    ]
+    return [bank_example(f"{topic} {i}", item_id=f"{topic}:topic:{i}", topic=topic) for topic, size in sizes.items() for i in range(size)]
 
 
 def test_a_sample_is_in_proportion_to_its_strata(bank_example):

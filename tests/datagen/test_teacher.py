@@ -11,6 +11,7 @@ from datagen.errors import ConfigError, TeacherError
 from datagen.records import Message, Request
 from datagen.teacher import FatalTeacherError, Teacher
 
+
 def request(text: str = "hi", model: str = "openai/local") -> Request:
     params = {"temperature": 0.5, "max_tokens": 64}
     return Request(

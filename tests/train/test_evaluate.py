@@ -26,7 +26,7 @@ from train.config import TrainConfig
 from train.dataset import Manifest, Row
 from train.errors import DataError
 from train.metrics import TaskSpec
-from train.model import load_student
+from train.model import has_plain_cache, load_student
 
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -105,8 +105,8 @@ def test_batched_answers_equal_the_library_one_by_one(tokenizer: Any, kind: str)
 
 
 def test_a_sliding_window_is_left_to_the_library(tokenizer: Any) -> None:
-    assert evaluate._has_plain_cache(random_model(tokenizer))
-    assert not evaluate._has_plain_cache(random_model(tokenizer, "mistral"))
+    assert has_plain_cache(random_model(tokenizer))
+    assert not has_plain_cache(random_model(tokenizer, "mistral"))
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
