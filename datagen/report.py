@@ -13,16 +13,6 @@ from datagen.review import exact_interval
 from datagen.store import Store
 
 
-def share_interval(count: int, of: int) -> tuple[float, float]:
-    """The 95 % Wilson interval of a share (Wilson 1927), as scipy computes it; (0, 1) of nothing."""
-    if not of:
-        return 0.0, 1.0
-    from scipy.stats import binomtest  # a second of import that other commands need not pay
-
-    interval = binomtest(count, of).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
-
-
 def summarize(store: Store) -> dict[str, Any]:
     """Counts, reasons, coverage, costs and the latest review of a store, as plain data."""
     counts = store.query(
@@ -41,7 +31,7 @@ def summarize(store: Store) -> dict[str, Any]:
         "FROM coverage GROUP BY topic ORDER BY topic"
     )
     for row in [*generators, *topics]:
-        row["low"], row["high"] = share_interval(min(row["accepted"], row["target"]), row["target"])
+        row["low"], row["high"] = exact_interval(min(row["accepted"], row["target"]), row["target"])
     costs = store.query("SELECT * FROM costs")
     people = store.query(
         'SELECT decided_by AS "by", count(DISTINCT example_id) AS reviewed, count(DISTINCT example_id) FILTER (NOT keep) AS defects '
