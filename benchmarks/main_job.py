@@ -60,7 +60,7 @@ def main() -> None:
     where = machine()
     setup = timed(folder, "make", "setup")
     size = sum(f.stat().st_size for f in (folder / ".venv").rglob("*") if f.is_file() and not f.is_symlink()) / 1e6
-    torch = any((folder / ".venv").rglob("torch/__init__.py"))
+    torch = any((folder / ".venv/lib").glob("python3*/site-packages/torch"))
     datagen = timed(folder, "make", "datagen")
     setup_train = timed(folder, "make", "setup-train")
     train = timed(folder, "make", "train")

@@ -117,6 +117,11 @@ def load_student(student: str, config: TrainConfig | None = None, *, adapter: Pa
         raise _unreachable(student, error) from error
     if not quantize:
         model = model.to(where)
+    elif where.type == "cpu":
+        # bitsandbytes 0.50 repacks weights when a CPU with AVX512-BF16 evaluates, and fails where a width is no multiple of 64
+        for module in model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
     model.config.use_cache = True
     _set_stop_ids(model, tokenizer, student)
     if adapter is not None:

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +119,35 @@ def test_a_wrong_key_ends_the_run_with_exit_2(
     assert run(["generate", "--recipe", "r.yaml"]) == 2
     assert "error: openai/local: litellm.AuthenticationError" in capsys.readouterr().err
     assert server.seen.total() <= 8
+
+
+def test_killed_three_times_only_what_was_in_flight_is_paid_again(
+    server: Any, shop_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.yaml").write_text(RECIPE.format(url=server.url).replace("topic: 40", "topic: 200"))
+
+    def reply(body: dict[str, Any], nth: int) -> Any:
+        time.sleep(0.02)
+        return server.chat(answer(body))
+
+    server.reply = reply
+    command = [sys.executable, "-m", "datagen", "generate", "--recipe", "r.yaml"]
+    for _ in range(3):
+        before = server.seen.total()
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            while server.seen.total() < before + 120:
+                assert process.poll() is None, "the run ended before it could be killed"
+                time.sleep(0.005)
+            process.kill()
+    assert run(["generate", "--recipe", "r.yaml"]) == 0
+    store = Store(tmp_path / "data/shop.duckdb")
+    (calls,) = store.query("SELECT count(*) AS n, count(DISTINCT id) AS ids FROM calls")
+    assert calls["n"] == calls["ids"]
+    paid_again = server.seen.total() - calls["n"]
+    assert 0 <= paid_again <= 3 * 8  # three kills, eight calls in flight at each
+    (examples,) = store.query("SELECT count(*) AS n, count(DISTINCT id) AS ids FROM examples")
+    assert examples["n"] == examples["ids"]
 
 
 def run(arguments: list[str]) -> int:
