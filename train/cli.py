@@ -24,7 +24,7 @@ from train.errors import ConfigError, TrainError
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__)
 # A pipe has no width of its own; the evaluation table wants some.
 out = Console(width=None if sys.stdout.isatty() else 132)
-talk = Console(stderr=True, highlight=False)
+talk = Console(stderr=True, highlight=False, soft_wrap=True)
 
 RUNS = Path("runs")
 RecipeOption = typer.Option(None, "--recipe", help="The experiment, a YAML file; its `train:` section counts here.")

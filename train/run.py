@@ -40,6 +40,8 @@ def run(
     it was interrupted; else a new one begins. Raises a TrainError, whose message says what to do.
     """
     manifest = Manifest.read(config.data)
+    latest = config.out / "latest"
+    before = latest.resolve() if latest.is_symlink() else None
     if run_dir is None:
         run_dir = resumable(config, manifest) or new_run(config, manifest, now)
     elif not (run_dir / "run.json").is_file():
@@ -50,7 +52,12 @@ def run(
     for stage in stages:
         if record["stages"].get(stage, {}).get("done") and not again:
             continue
-        result = perform(stage, config, manifest, run_dir, progress)
+        try:
+            result = perform(stage, config, manifest, run_dir, progress)
+        except TrainError:
+            if {path.name for path in run_dir.iterdir()} == {"run.json"}:
+                discard(run_dir, config.out, before)
+            raise
         record["stages"][stage] = {**result, "done": True}
         write_json(run_dir / "run.json", record)
     if all(record["stages"].get(stage, {}).get("done") for stage in STAGES):
@@ -123,6 +130,16 @@ def new_run(config: TrainConfig, manifest: Manifest, now: datetime, run_dir: Pat
     if run_dir.resolve().parent == config.out.resolve():
         point_latest(config.out, run_dir)
     return run_dir
+
+
+def discard(run_dir: Path, out: Path, before: Path | None) -> None:
+    """Undo a run that could not begin (an unknown student, say): its folder goes, and runs/latest points where it did."""
+    shutil.rmtree(run_dir)
+    latest = out / "latest"
+    if latest.is_symlink() and not latest.exists():
+        latest.unlink()
+        if before is not None and before.exists():
+            point_latest(out, before)
 
 
 def resumable(config: TrainConfig, manifest: Manifest) -> Path | None:

@@ -73,6 +73,13 @@ def test_a_second_run_of_a_finished_one_is_a_new_one(done: Path, monkeypatch: py
     assert run.resumable(config, Manifest.read(config.data)) is None
 
 
+def test_a_run_that_could_not_begin_leaves_the_last_one_in_place(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(done)
+    before = Path("runs/latest").resolve(), sorted(path.name for path in Path("runs").iterdir())
+    assert call("run", "--recipe", "recipe.yaml", "--student", "no-such-student") == 2
+    assert (Path("runs/latest").resolve(), sorted(path.name for path in Path("runs").iterdir())) == before
+
+
 def test_prediction_uses_the_merged_model_and_keeps_order_and_keys(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(done)
     prompts = [{"prompt": "What is snow?", "note": 1}, {"prompt": [{"role": "user", "content": "What is grass?"}], "note": 2}]
