@@ -10,7 +10,8 @@ PY := $(V)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DATAGEN := $(PY) -m datagen
 TRAIN := $(PY) -m train
-ARGS_DATAGEN = --recipe $(RECIPE) $(if $(STORE),--store $(STORE)) $(if $(TEACHER),--teacher $(TEACHER)) $(if $(SCALE),--scale $(SCALE))
+ARGS_STORE = --recipe $(RECIPE) $(if $(STORE),--store $(STORE))
+ARGS_DATAGEN = $(ARGS_STORE) $(if $(TEACHER),--teacher $(TEACHER)) $(if $(SCALE),--scale $(SCALE))
 ARGS_TRAIN = --recipe $(RECIPE) $(if $(STUDENT),--student $(STUDENT)) $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
 
 .PHONY: help setup setup-train setup-dev plan datagen sql review report train evaluate check test test-slow bench clean
@@ -47,17 +48,17 @@ plan: $(V)/.base ## Show the plan: cells, counts, calls, cost
 
 datagen: $(V)/.base ## Generate, curate and export a data set (with the offline teacher unless the recipe says otherwise)
 	@$(DATAGEN) generate $(ARGS_DATAGEN)
-	@$(DATAGEN) curate $(ARGS_DATAGEN)
+	@$(DATAGEN) curate $(ARGS_STORE)
 	@$(DATAGEN) export $(ARGS_DATAGEN)
 
 sql: $(V)/.base ## Query the store: make sql, or make sql Q="FROM coverage"
-	@$(DATAGEN) sql --recipe $(RECIPE) $(if $(STORE),--store $(STORE)) $(if $(Q),"$(Q)")
+	@$(DATAGEN) sql $(ARGS_STORE) $(if $(Q),"$(Q)")
 
 review: $(V)/.base ## Review a sample in the terminal: make review N=20 REVIEWER=ana
-	@$(DATAGEN) review --recipe $(RECIPE) $(if $(STORE),--store $(STORE)) $(if $(N),--n $(N)) $(if $(REVIEWER),--reviewer $(REVIEWER))
+	@$(DATAGEN) review $(ARGS_STORE) $(if $(N),--n $(N)) $(if $(REVIEWER),--reviewer $(REVIEWER))
 
 report: $(V)/.base ## Show what was made, dropped and paid
-	@$(DATAGEN) report --recipe $(RECIPE) $(if $(STORE),--store $(STORE))
+	@$(DATAGEN) report $(ARGS_STORE)
 
 train: $(V)/.train ## Tune the student (SFT, then DPO), merge, evaluate, report
 	@$(TRAIN) run $(ARGS_TRAIN)

@@ -184,10 +184,7 @@ async def _generate(work: Workspace, items: list[PlanItem], database: Store, rec
 
 
 @app.command()
-def curate(
-    recipe: Path = RecipeOption, store: Path | None = StoreOption, teacher: str | None = TeacherOption,
-    scale: float = ScaleOption, as_json: bool = JsonOption,
-) -> None:  # fmt: skip
+def curate(recipe: Path = RecipeOption, store: Path | None = StoreOption, as_json: bool = JsonOption) -> None:
     """Decide what is fit: every filter over every example. Free and repeatable."""
     from datagen.curate import curate as run
 
@@ -200,9 +197,9 @@ def curate(
     if as_json:
         _print_json(result._asdict())
         return
-    out.print(reporting.render(reporting.summarize(database), work.loaded.recipe.name))
-    page = work.store_path.with_suffix(".report.html")
-    reporting.write_html(reporting.summarize(database), work.loaded.recipe.name, page)
+    summary, page = reporting.summarize(database), work.store_path.with_suffix(".report.html")
+    out.print(reporting.render(summary, work.loaded.recipe.name))
+    reporting.write_html(summary, work.loaded.recipe.name, page)
     out.print(f"The same as a page: {page}")
 
 

@@ -238,17 +238,12 @@ def _reasons(store: Store) -> list[dict[str, Any]]:
 
 
 def _data(store: Store) -> dict[str, Any]:
-    totals = store.query(
-        "SELECT count(*) AS examples, count(*) FILTER (keep) AS accepted, count(*) FILTER (NOT keep) AS rejected FROM decisions"
-    )[0]
+    totals = store.totals()
     generators = store.query(
         "SELECT generator, count(*) AS examples, count(*) FILTER (keep) AS accepted "
         "FROM current_examples JOIN decisions ON example_id = id GROUP BY ALL ORDER BY generator"
     )
-    topics = store.query(
-        "SELECT topic, sum(target)::BIGINT AS target, sum(examples)::BIGINT AS examples, sum(accepted)::BIGINT AS accepted "
-        "FROM coverage GROUP BY topic ORDER BY topic"
-    )
+    topics = store.topic_coverage()
     for topic in topics:
         topic["low"], topic["high"] = exact_interval(topic["accepted"], topic["examples"])
     costs = store.query(

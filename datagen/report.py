@@ -1,4 +1,4 @@
-"""What was made, dropped and paid: one summary for the terminal, for `--json`, for a page, and for the manifest."""
+"""What was made, dropped and paid: one summary for the terminal, for `--json` and for a page."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,15 +9,13 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from datagen.review import exact_interval
+from datagen.review import defect_rates, exact_interval
 from datagen.store import Store
 
 
 def summarize(store: Store) -> dict[str, Any]:
     """Counts, reasons, coverage, costs and the latest review of a store, as plain data."""
-    counts = store.query(
-        "SELECT count(*) AS examples, count(*) FILTER (keep) AS accepted, count(*) FILTER (NOT keep) AS rejected FROM decisions"
-    )[0]
+    counts = store.totals()
     reasons = store.query(
         "SELECT decided_by AS \"by\", coalesce(split_part(reason, ':', 1), '') AS reason, count(*) AS count "
         "FROM rejected GROUP BY ALL ORDER BY count(*) DESC, decided_by, 2"
@@ -26,19 +24,10 @@ def summarize(store: Store) -> dict[str, Any]:
         "SELECT generator, sum(target)::BIGINT AS target, sum(examples)::BIGINT AS examples, sum(accepted)::BIGINT AS accepted, "
         "sum(failed)::BIGINT AS failed FROM coverage GROUP BY generator ORDER BY generator"
     )
-    topics = store.query(
-        "SELECT topic, sum(target)::BIGINT AS target, sum(examples)::BIGINT AS examples, sum(accepted)::BIGINT AS accepted "
-        "FROM coverage GROUP BY topic ORDER BY topic"
-    )
+    topics = store.topic_coverage()
     for row in [*generators, *topics]:
         row["low"], row["high"] = exact_interval(min(row["accepted"], row["target"]), row["target"])
     costs = store.query("SELECT * FROM costs")
-    people = store.query(
-        'SELECT decided_by AS "by", count(DISTINCT example_id) AS reviewed, count(DISTINCT example_id) FILTER (NOT keep) AS defects '
-        "FROM verdicts WHERE decided_by LIKE 'human:%' GROUP BY ALL ORDER BY decided_by"
-    )
-    for row in people:
-        row["low"], row["high"] = exact_interval(row["defects"], row["reviewed"])
     return {
         **counts,
         "reasons": reasons,
@@ -46,7 +35,7 @@ def summarize(store: Store) -> dict[str, Any]:
         "topics": topics,
         "costs": costs,
         "failed_items": store.query("SELECT id, error FROM items WHERE planned AND status = 'failed' ORDER BY id"),
-        "review": people or None,
+        "review": [rate._asdict() for rate in defect_rates(store) if rate.stratum == "all"] or None,
     }
 
 
@@ -74,7 +63,7 @@ def render(summary: Mapping[str, Any], title: str) -> RenderableType:
     for row in summary["review"] or ():
         parts.append(
             Text(
-                f"Review by {row['by'].removeprefix('human:')}: {row['defects']} defects in {row['reviewed']} "
+                f"Review by {row['reviewer']}: {row['defects']} defects in {row['reviewed']} "
                 f"(95 % exact interval {row['low']:.1%} to {row['high']:.1%})"
             )
         )

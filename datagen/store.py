@@ -2,7 +2,7 @@
 
 A record is written to `NAME.log` the moment it exists (one JSON line, one write) and kept in memory; DuckDB takes what has gathered
 in one transaction every few seconds. The file is never held open, so that people can query while a run goes on. A log
-that is found at start is replayed: nothing that was answered is lost by a crash. All SQL that Python runs is here.
+that is found at start is replayed: nothing that was answered is lost by a crash. DuckDB is imported here alone; others ask through `query` and the views.
 """
 
 import fcntl
@@ -199,6 +199,19 @@ class Store:
                 row[name] = json.loads(row[name]) if row[name] else None
             row["dimensions"], row["scores"] = row["dimensions"] or {}, row["scores"] or {}
         return [Example.from_row(row) for row in rows]
+
+    def totals(self) -> Row:
+        """How many current examples there are, and how many the last word keeps and drops."""
+        return self.query(
+            "SELECT count(*) AS examples, count(*) FILTER (keep) AS accepted, count(*) FILTER (NOT keep) AS rejected FROM decisions"
+        )[0]
+
+    def topic_coverage(self) -> list[Row]:
+        """What was asked for, made and accepted of each topic, by path."""
+        return self.query(
+            "SELECT topic, sum(target)::BIGINT AS target, sum(examples)::BIGINT AS examples, sum(accepted)::BIGINT AS accepted "
+            "FROM coverage GROUP BY topic ORDER BY topic"
+        )
 
     def verdicts(self) -> list[Verdict]:
         """Every verdict in the order in which it was given."""

@@ -63,8 +63,6 @@ def test_every_planned_item_is_done_or_failed_with_its_reason(
         text = answer(body)
         if fate < 22:
             text = text[: len(text) // 2]
-        elif fate < 24 and "poison" in json.dumps(body):
-            return server.error(400, "no")
         answered.append(text)
         return server.chat(text)
 
