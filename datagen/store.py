@@ -2,7 +2,8 @@
 
 A record is written to `NAME.log` the moment it exists (one JSON line, one write) and kept in memory; DuckDB takes what has gathered
 in one transaction every few seconds. The file is never held open, so that people can query while a run goes on. A log
-that is found at start is replayed: nothing that was answered is lost by a crash. DuckDB is imported here alone; others ask through `query` and the views.
+that is found at start is replayed: nothing that was answered is lost by a crash.
+DuckDB is imported here alone; others ask through `query` and the views.
 """
 
 import fcntl
