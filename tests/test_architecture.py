@@ -26,7 +26,7 @@ FLOORS = {
         {"dataset", "students"},
         {"template"},
         {"model"},
-        {"cpu", "evaluate", "merge", "watch", "report"},
+        {"cpu", "evaluate", "merge", "retain", "watch", "report"},
         {"sft", "dpo"},
         {"run"},
         {"predict"},

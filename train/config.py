@@ -78,10 +78,16 @@ class Lora(Section):
 
 
 class General(Section):
-    """General rows mixed into SFT against forgetting. `share` is their part of the mixture, not of the domain rows."""
+    """General rows in SFT against forgetting. `share` is their part of all rows that a step sees.
+
+    `loss` says what is learned from them: "labels" trains on their completions like on any row; "features" holds the
+    hidden states on them to the base's, `weight` times (train/retain.py), and keeps far more where training is hard.
+    """
 
     source: str = "built-in"
     share: float = Field(default=0.1, ge=0, lt=1)
+    loss: Literal["labels", "features"] = "labels"
+    weight: float = Field(default=4.0, gt=0)
 
     def path(self) -> Path:
         """Return the JSON lines file of the source."""

@@ -17,7 +17,7 @@ import trl.trainer.utils
 from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from train.model import has_plain_cache
+from train.model import backbone, has_plain_cache
 
 # Below this many tokens the bookkeeping costs more than it saves.
 SHORTEST = 8
@@ -47,8 +47,8 @@ def share_prefix(model: Any, prefix: Sequence[int]) -> None:
     Only calls without a cache take this way, so generation is untouched. The output is what it was: hidden states
     (rows, tokens, width).
     """
-    backbone = model.get_base_model().base_model if hasattr(model, "peft_config") else model.base_model
-    plain = backbone.forward
+    body = backbone(model)
+    plain = body.forward
     start = torch.tensor([list(prefix)])
 
     def forward(
@@ -68,7 +68,7 @@ def share_prefix(model: Any, prefix: Sequence[int]) -> None:
                 input_ids=input_ids, attention_mask=attention_mask, past_key_values=past_key_values, use_cache=use_cache, **options
             )
         assert input_ids is not None and attention_mask is not None
-        cache = DynamicCache(config=backbone.config)
+        cache = DynamicCache(config=body.config)
         first = plain(input_ids=start.to(input_ids.device), past_key_values=cache, use_cache=True).last_hidden_state
         rows = together.nonzero().flatten()
         cache.batch_repeat_interleave(len(rows))
@@ -85,7 +85,7 @@ def share_prefix(model: Any, prefix: Sequence[int]) -> None:
             hidden = torch.cat([hidden, alone])[torch.cat([rows, others]).argsort()]
         return BaseModelOutputWithPast(last_hidden_state=hidden)
 
-    backbone.forward = forward
+    body.forward = forward
 
 
 def speed_up(model: Any, rows: Sequence[Sequence[int]], *, checkpointing: bool) -> int:

@@ -230,6 +230,11 @@ def _unreachable(student: str, error: BaseException) -> ModelError:
     )
 
 
+def backbone(model: Any) -> Any:
+    """The transformer without its language-model head, adapters included."""
+    return model.get_base_model().base_model if isinstance(model, PeftModel) else model.base_model
+
+
 def has_plain_cache(model: Any) -> bool:
     """Whether every layer attends to all tokens and keeps their keys and values, so that a prefix can be shared."""
     config = model.config.get_text_config()

@@ -349,6 +349,7 @@ def _stages(run: Run) -> list[tuple[str, str, str]]:
         what = [
             f"{s['rows']:,} rows" if s.get("rows") else "",
             f"{s['general_rows']:,} of them general" if s.get("general_rows") else "",
+            f"held to the base on {s['held_rows']:,} general rows" if s.get("held_rows") else "",
             f"{s['pairs']:,} pairs" if s.get("pairs") else "",
             f"{s['rows_dropped']:,} rows left out" if s.get("rows_dropped") else "",
             f"{s['pairs_dropped']:,} pairs left out" if s.get("pairs_dropped") else "",

@@ -25,6 +25,7 @@ from train.config import TrainConfig, check_options
 from train.dataset import Manifest, Row, mix, read_general, read_rows, take
 from train.errors import ConfigError, DataError, TrainError
 from train.metrics import Measure
+from train.retain import Retention
 from train.template import Encoded, Source
 from train.watch import History, Progress, Watch, last_checkpoint, write_json
 
@@ -34,9 +35,30 @@ class Prepared(NamedTuple):
 
     student: model.Student
     rows: list[Encoded]
+    general: list[Encoded]
     validation: list[Row]
     proof: dict[str, Any]
     facts: dict[str, Any]
+
+
+class Trainer(SFTTrainer):
+    """TRL's trainer with one more term in the loss: what `retention` measures on general rows, if there is one."""
+
+    retention: Retention | None = None
+    _draw: int | None = None
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        """TRL's loss, and the retention's while training."""
+        loss = super().compute_loss(model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch)
+        if self.retention is not None and model.training:
+            if self._draw is None:  # a resumed run goes on with the rows that would have come next
+                self._draw = self.state.global_step * self.args.gradient_accumulation_steps
+            term = self.retention.loss(model, self._draw)
+            self._draw += 1
+            self._metrics["train"]["general_drift"].append(term.item() / self.retention.weight)
+            # the task's part is normalised by the tokens of all micro-batches of a step; this one must be as well
+            loss = loss + term / (self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1)
+        return loss
 
 
 def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progress: Progress) -> dict[str, Any]:
@@ -59,13 +81,19 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     steps = steps_of(arguments, len(prepared.rows))
     tokens = sum(len(row.ids) for row in prepared.rows)
     epochs = arguments.num_train_epochs
-    forecast = minutes(tokens * epochs, share, config.method)
+    retention = retain(config, prepared, arguments, tokenizer.pad_token_id)
+    # the rows held to the base pass once more without gradients: a third of what a training pass costs
+    held = steps * retention.tokens * 4 / 3 if retention else 0.0
+    forecast = minutes(tokens * epochs + held, share, config.method)
     progress.plan(
         "Supervised fine-tuning",
         {
             "student": f"{config.student} ({share.total:,} parameters, {net.dtype})".replace("torch.", ""),
             "method": f"{config.method}, {share.trainable:,} trainable ({share.percent:.2f} %)",
             "rows": f"{len(prepared.rows):,} ({prepared.facts['general_rows']:,} general; {prepared.facts['rows_dropped']:,} left out)",
+            "general ability": f"held to the base's on {retention.count} of {len(prepared.general):,} general rows a step"
+            if retention
+            else "not held",
             "tokens per epoch": f"{tokens:,} ({sum(len(r.ids) - r.prompt_length for r in prepared.rows):,} in the loss)",
             "steps": f"{steps:,} of {tokens * epochs / max(steps, 1):,.0f} tokens, {epochs:g} epochs",
             "forecast": f"about {forecast:.1f} min, evaluation apart",
@@ -73,12 +101,13 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     )
     history = History(run_dir / "history.json")
     shared = cpu.speed_up(net, [row.ids for row in prepared.rows], checkpointing=arguments.gradient_checkpointing)
-    trainer = SFTTrainer(
+    trainer = Trainer(
         model=net,
         args=arguments,
         train_dataset=Dataset.from_dict({"input_ids": [row.ids for row in prepared.rows], "labels": [row.labels for row in prepared.rows]}),
         processing_class=tokenizer,
     )
+    trainer.retention = retention
     watch = Watch(
         "sft",
         folder,
@@ -113,8 +142,17 @@ def prepare(config: TrainConfig, manifest: Manifest) -> Prepared:
     if not rows:
         raise DataError(f"{manifest.directory / 'sft/train.parquet'}: no row has a completion; nothing to train on.")
     general = 0
+    held: list[Row] = []
     if config.general is not None and config.general.share > 0:
-        rows, general = mix(rows, read_general(config.general.path()), config.general.share, config.seed)
+        held = read_general(config.general.path())
+        if config.general.loss == "labels":
+            rows, general = mix(rows, held, config.general.share, config.seed)
+            held = []
+        elif config.method == "full":
+            raise ConfigError(
+                "train.general.loss is 'features', which asks the base while the adapter is off; train.method is 'full' and has no "
+                "adapter. Set train.general.loss: labels, or another method."
+            )
     student = model.load_student(config.student, config)
     tokenizer = student.tokenizer
     described = template.adapt(tokenizer, config.student)
@@ -122,17 +160,28 @@ def prepare(config: TrainConfig, manifest: Manifest) -> Prepared:
     sources = [Source(row.id, row.prompt, row.completion or "") for row in rows]
     encoding = template.encode(tokenizer, described, sources, limit)
     proof = template.prove(tokenizer, described, sources, encoding.rows, model.stop_ids(student.model), seed=config.seed)
+    kept = template.encode(tokenizer, described, [Source(row.id, row.prompt, row.completion or "") for row in held], limit).rows
     validation = []
     if manifest.count("sft/validation.parquet"):
         validation = take(read_rows(manifest.path("sft/validation.parquet")), config.evaluation.validation_rows, config.seed)
     facts = {
         "rows": len(encoding.rows),
         "general_rows": general,
+        "held_rows": len(kept),
         "rows_dropped": sum(len(ids) for ids in encoding.dropped.values()),
         "dropped": encoding.dropped,
         "validation_rows": len(validation),
     }
-    return Prepared(student, encoding.rows, validation, {"student": config.student, **proof}, facts)
+    return Prepared(student, encoding.rows, kept, validation, {"student": config.student, **proof}, facts)
+
+
+def retain(config: TrainConfig, prepared: Prepared, arguments: Any, pad: int) -> Retention | None:
+    """What holds the student to its base, with as many rows a micro-batch as the recipe's share says; None where nothing does."""
+    if config.general is None or not prepared.general:
+        return None
+    count = round(arguments.per_device_train_batch_size * config.general.share / (1 - config.general.share))
+    rows = [row.ids for row in prepared.general]
+    return Retention(rows, count=max(1, count), weight=config.general.weight, pad=pad, seed=config.seed)
 
 
 def scorer(net: Any, tokenizer: Any, rows: Sequence[Row], manifest: Manifest, config: TrainConfig) -> Any:

@@ -21,6 +21,7 @@ LOGGED = {
     "grad_norm": "grad_norm",
     "entropy": "entropy",
     "mean_token_accuracy": "token_accuracy",
+    "general_drift": "general_drift",
     "logps/chosen": "chosen_logp",
     "logps/rejected": "rejected_logp",
     "rewards/chosen": "chosen_reward",

@@ -151,3 +151,39 @@ def test_at_a_tie_the_later_point_is_kept(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "best.json").read_text()) == {"step": 3, "value": 0.5}
     again = Watch("sft", tmp_path, History(tmp_path / "h.json"), Silent(), points=1, tokens_per_epoch=1, score=None, keep=lambda path: None)
     assert again.best == Best(3, 0.5), "a resumed run remembers its best point"
+
+
+def general_file(tmp_path: Path, rows: int = 20) -> str:
+    path = tmp_path / "general.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": [{"role": "user", "content": f"Say {i}"}], "completion": str(i)}) for i in range(rows)))
+    return str(path)
+
+
+def test_general_rows_can_be_held_to_the_base_instead(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(general={"source": general_file(tmp_path), "share": 0.2, "loss": "features"})
+    progress = Recorder()
+    record = train_sft(config, manifest, tmp_path / "run", progress=progress)
+    assert (record["rows"], record["general_rows"], record["held_rows"]) == (48, 0, 20), "they are no rows to learn the labels of"
+    assert progress.plans[0]["general ability"] == "held to the base's on 2 of 20 general rows a step"
+    drifts = [line["general_drift"] for line in lines(tmp_path / "run") if "general_drift" in line]
+    assert drifts[0] == 0.0, "a fresh adapter is the base"
+    assert drifts[-1] > 0.0
+
+
+def test_holding_to_the_base_needs_an_adapter(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(method="full", general={"source": general_file(tmp_path), "loss": "features"})
+    with pytest.raises(ConfigError, match=r"train\.general\.loss is 'features'.*Set train\.general\.loss: labels"):
+        train_sft(config, manifest, tmp_path / "run", progress=Silent())
+
+
+def test_a_run_that_is_held_to_its_base_resumes_to_the_same_weights(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(
+        general={"source": general_file(tmp_path), "share": 0.2, "loss": "features"},
+        evaluation={"points": 3, "validation_rows": 4, "max_new_tokens": 4},
+    )
+    train_sft(config, manifest, tmp_path / "whole", progress=Silent())
+    with pytest.raises(KeyboardInterrupt):
+        train_sft(config, manifest, tmp_path / "broken", progress=Recorder(interrupt_at=5))
+    train_sft(config, manifest, tmp_path / "broken", progress=Silent())
+    whole, resumed = (load_file(tmp_path / name / "sft/adapter_model.safetensors") for name in ("whole", "broken"))
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
