@@ -82,12 +82,15 @@ class General(Section):
 
     `loss` says what is learned from them: "labels" trains on their completions like on any row; "features" holds the
     hidden states on them to the base's, `weight` times (train/retain.py), and keeps far more where training is hard.
+    `budget` is how far general ability may fall while SFT runs: percentage points of exact match on rows of the source that are
+    set aside for it. Beyond it the weight is doubled (features) or the run stops (labels), and only a point within it is kept.
     """
 
     source: str = "built-in"
     share: float = Field(default=0.1, ge=0, lt=1)
     loss: Literal["labels", "features"] = "labels"
     weight: float = Field(default=4.0, gt=0)
+    budget: float | None = Field(default=None, ge=0, le=100)
 
     def path(self) -> Path:
         """Return the JSON lines file of the source."""

@@ -90,7 +90,7 @@ def train_dpo(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     if manifest.count("sft/validation.parquet"):
         validation = take(read_rows(manifest.path("sft/validation.parquet")), config.evaluation.validation_rows, config.seed)
     history = History(run_dir / "history.json")
-    score = scorer(net, tokenizer, validation, manifest, config)
+    score = scorer(net, tokenizer, validation, manifest.task, config)
     start = sft_score(history, score)
     cpu.speed_up(net, [row["prompt_ids"] + row["chosen_ids"] for row in rows], checkpointing=arguments.gradient_checkpointing)
     trainer = Trainer(model=net, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)

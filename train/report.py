@@ -361,6 +361,7 @@ def _stages(run: Run) -> list[tuple[str, str, str]]:
         result = [
             f"best {s['best']['value']:.3f} at step {s['best']['step']}" if s.get("best") else "",
             f"kept: {s['kept']} weights" if s.get("kept") else "",
+            str(s["stopped"]) if s.get("stopped") else "",
             f"{s['tokens_per_second']:,} tokens/s" if s.get("tokens_per_second") else "",
             f"{s['seconds']:.0f} s" if s.get("seconds") else "",
         ]
@@ -665,11 +666,16 @@ def _sft_plot(history: Sequence[dict[str, Any]]) -> Markup | None:
         return None
     with matplotlib.rc_context(_style()):
         figure = Figure(figsize=(9, 2.9), layout="constrained")
-        left, right = figure.subplots(1, 2)
+        general = [h for h in history if h["stage"] == "sft" and "general" in h]
+        left, right, *third = figure.subplots(1, 3 if general else 2)
         _curve(left, history, "sft", "loss", "loss", LOOK["sft"])
         left.set_title("SFT loss, nats per token", fontsize=10)
         left.set_xlabel("step")
         _metric_panel(right, history, "sft")
+        for ax in third:
+            _curve(ax, [{**h, "general": 100 * h["general"]} for h in general], "sft", "general", "general", LOOK["base"])
+            ax.set_title("general rows set aside, exact, %", fontsize=10)
+            ax.set_xlabel("step")
         return _svg(figure, "SFT: training loss and validation metric by step")
 
 

@@ -24,10 +24,10 @@ from train import cpu, evaluate, model, template
 from train.config import TrainConfig, check_options
 from train.dataset import Manifest, Row, mix, read_general, read_rows, take
 from train.errors import ConfigError, DataError, TrainError
-from train.metrics import Measure
+from train.metrics import Measure, TaskSpec
 from train.retain import Retention
 from train.template import Encoded, Source
-from train.watch import History, Progress, Watch, last_checkpoint, write_json
+from train.watch import Budget, History, Progress, Watch, last_checkpoint, write_json
 
 
 class Prepared(NamedTuple):
@@ -36,6 +36,7 @@ class Prepared(NamedTuple):
     student: model.Student
     rows: list[Encoded]
     general: list[Encoded]
+    aside: list[Row]
     validation: list[Row]
     proof: dict[str, Any]
     facts: dict[str, Any]
@@ -91,9 +92,7 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
             "student": f"{config.student} ({share.total:,} parameters, {net.dtype})".replace("torch.", ""),
             "method": f"{config.method}, {share.trainable:,} trainable ({share.percent:.2f} %)",
             "rows": f"{len(prepared.rows):,} ({prepared.facts['general_rows']:,} general; {prepared.facts['rows_dropped']:,} left out)",
-            "general ability": f"held to the base's on {retention.count} of {len(prepared.general):,} general rows a step"
-            if retention
-            else "not held",
+            "general ability": describe_general(config, prepared, retention),
             "tokens per epoch": f"{tokens:,} ({sum(len(r.ids) - r.prompt_length for r in prepared.rows):,} in the loss)",
             "steps": f"{steps:,} of {tokens * epochs / max(steps, 1):,.0f} tokens, {epochs:g} epochs",
             "forecast": f"about {forecast:.1f} min, evaluation apart",
@@ -115,11 +114,17 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
         progress,
         points=config.evaluation.points,
         tokens_per_epoch=tokens,
-        score=scorer(net, tokenizer, prepared.validation, manifest, config),
+        score=scorer(net, tokenizer, prepared.validation, manifest.task, config),
         keep=lambda path: save(net, path),
+        budget=limit_forgetting(config, prepared, net, retention, history, folder),
     )
     seconds = fit(trainer, watch, folder)
     if watch.best is None:
+        if watch.budget and not [line["general_within"] for line in history.lines if "general_within" in line][-1]:
+            raise TrainError(
+                f"{watch.stopped or 'general ability was below the budget at every point'}; no point can be kept. Lower "
+                "train.sft.learning_rate, set train.general.loss: features with a higher weight, or raise train.general.budget."
+            )
         save(net, folder / "best")
     finish(folder / "best", run_dir / "sft", tokenizer)
     return {
@@ -131,6 +136,7 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
         "tokens": watch_tokens(history, "sft"),
         "tokens_per_second": watch.speed(seconds),
         "best": watch.best._asdict() if watch.best else None,
+        "stopped": watch.stopped,
         "train_seconds": round(seconds, 1),
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -143,8 +149,12 @@ def prepare(config: TrainConfig, manifest: Manifest) -> Prepared:
         raise DataError(f"{manifest.directory / 'sft/train.parquet'}: no row has a completion; nothing to train on.")
     general = 0
     held: list[Row] = []
+    aside: list[Row] = []
     if config.general is not None and config.general.share > 0:
         held = read_general(config.general.path())
+        if config.general.budget is not None:
+            aside = take(held, min(config.evaluation.validation_rows, len(held) // 2), config.seed)
+            held = [row for row in held if row not in aside]
         if config.general.loss == "labels":
             rows, general = mix(rows, held, config.general.share, config.seed)
             held = []
@@ -172,7 +182,7 @@ def prepare(config: TrainConfig, manifest: Manifest) -> Prepared:
         "dropped": encoding.dropped,
         "validation_rows": len(validation),
     }
-    return Prepared(student, encoding.rows, kept, validation, {"student": config.student, **proof}, facts)
+    return Prepared(student, encoding.rows, kept, aside, validation, {"student": config.student, **proof}, facts)
 
 
 def retain(config: TrainConfig, prepared: Prepared, arguments: Any, pad: int) -> Retention | None:
@@ -184,7 +194,45 @@ def retain(config: TrainConfig, prepared: Prepared, arguments: Any, pad: int) ->
     return Retention(rows, count=max(1, count), weight=config.general.weight, pad=pad, seed=config.seed)
 
 
-def scorer(net: Any, tokenizer: Any, rows: Sequence[Row], manifest: Manifest, config: TrainConfig) -> Any:
+def limit_forgetting(
+    config: TrainConfig, prepared: Prepared, net: Any, retention: Retention | None, history: History, folder: Path
+) -> Budget | None:
+    """The recipe's budget with its remedy: a hold that is doubled where there is one, the end of the stage where there is none.
+
+    The base is measured here, before the first step, with the fresh adapter that is still the base.
+    """
+    score = scorer(net, prepared.student.tokenizer, prepared.aside, evaluate.TEXT, config)
+    if config.general is None or config.general.budget is None or score is None:
+        return None
+    base: Measure = score()
+
+    def over() -> str | None:
+        if retention is None:
+            return "stopped"
+        retention.weight *= 2
+        return None
+
+    budget = Budget(score, base.value, config.general.budget, over)
+    checkpoint = last_checkpoint(folder)
+    done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    for line in history.lines:
+        if line["stage"] == "sft" and line["step"] <= done and line.get("general_within") is False:
+            over()  # a resumed run holds as hard as it did
+    return budget
+
+
+def describe_general(config: TrainConfig, prepared: Prepared, retention: Retention | None) -> str:
+    """What is done for general ability, for the person who reads the plan."""
+    if retention:
+        text = f"held to the base's on {retention.count} of {len(prepared.general):,} general rows a step"
+    else:
+        text = "general rows by their labels" if prepared.facts["general_rows"] else "not held"
+    if config.general and config.general.budget is not None:
+        text += f"; may fall by {config.general.budget:g} points on {len(prepared.aside)} rows set aside"
+    return text
+
+
+def scorer(net: Any, tokenizer: Any, rows: Sequence[Row], task: TaskSpec, config: TrainConfig) -> Any:
     """Return a function that measures the task's metric of `net` on `rows`, or None when there are none."""
     if not rows:
         return None
@@ -196,7 +244,7 @@ def scorer(net: Any, tokenizer: Any, rows: Sequence[Row], manifest: Manifest, co
                 net,
                 tokenizer,
                 list(rows),
-                manifest.task,
+                task,
                 max_new_tokens=config.evaluation.max_new_tokens,
                 batch_size=config.evaluation.batch_size,
             )

@@ -63,6 +63,21 @@ class Silent:
         """Say nothing."""
 
 
+class Budget:
+    """How far general ability may fall below the base's while a stage runs.
+
+    `score` measures it now, `base` is what the untrained student reached, `points` the fall that is allowed in percentage points.
+    `over` is called when it fell further, and returns why the stage must end, or None where it took a remedy.
+    """
+
+    def __init__(self, score: Callable[[], Measure], base: float, points: float, over: Callable[[], str | None]) -> None:
+        self.score, self.base, self.points, self.over = score, base, points, over
+
+    def within(self, measure: Measure) -> bool:
+        """Whether the fall is allowed."""
+        return 100 * (self.base - measure.value) <= self.points + 1e-9
+
+
 class Best(NamedTuple):
     """Where the task's metric was best: step and value."""
 
@@ -110,10 +125,11 @@ class Watch(TrainerCallback):
         score: Callable[[], Measure] | None,
         keep: Callable[[Path], None],
         stop: Callable[[Mapping[str, float]], str | None] = lambda numbers: None,
+        budget: Budget | None = None,
     ) -> None:
         self.stage, self.folder, self.history, self.progress = stage, folder, history, progress
         self.points, self.tokens_per_epoch = points, tokens_per_epoch
-        self.score, self.keep, self.stop = score, keep, stop
+        self.score, self.keep, self.stop, self.budget = score, keep, stop, budget
         self.stopped: str | None = None
         self.last: Measure | None = None
         self.best: Best | None = None
@@ -152,23 +168,31 @@ class Watch(TrainerCallback):
         self.seen = self._tokens(state)
         if state.global_step not in self.at:
             return
+        fits = self.budget is None or self._spend(self.budget, state, control)
         if self.score is not None:
             self.last = measure = self.score()
-            self.history.add(
-                self.stage,
-                state.global_step,
-                self._tokens(state),
-                metric=measure.metric,
-                value=measure.value,
-                low=measure.low,
-                high=measure.high,
-                n=measure.n,
-            )
+            self.history.add(self.stage, state.global_step, self._tokens(state), **measure._asdict())
             self.progress.advance(state.global_step, **{measure.metric: measure.value})
             # At a tie the later one: it has seen more of the data.
-            if self.best is None or measure.value >= self.best.value:
+            if fits and (self.best is None or measure.value >= self.best.value):
                 self._keep(Best(state.global_step, measure.value))
         control.should_save = state.global_step < state.max_steps
+
+    def _spend(self, budget: Budget, state: TrainerState, control: TrainerControl) -> bool:
+        """Measure general ability, write it down and act where it fell too far; whether this point may be kept."""
+        general = budget.score()
+        within = budget.within(general)
+        numbers = {"general": general.value, "general_low": general.low, "general_high": general.high, "general_within": within}
+        self.history.add(self.stage, state.global_step, self._tokens(state), **numbers)
+        self.progress.advance(state.global_step, general=general.value)
+        if not within:
+            fell = f"general ability fell by {100 * (budget.base - general.value):.1f} points (budget {budget.points:g})"
+            reason = budget.over()
+            self.progress.note(f"step {state.global_step}: {fell}; {reason or 'the hold on it is doubled'}")
+            if reason:
+                self.stopped = f"{fell}: {reason}"
+                control.should_training_stop = True
+        return within
 
     def speed(self, seconds: float) -> int:
         """Tokens a second since training began or went on."""

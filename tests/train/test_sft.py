@@ -9,14 +9,16 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import TrainerControl, TrainerState
 from trl import SFTConfig
 
 from train import model
 from train.config import TrainConfig
 from train.dataset import Manifest
-from train.errors import ConfigError, DataError, TemplateError
+from train.errors import ConfigError, DataError, TemplateError, TrainError
+from train.metrics import Measure
 from train.sft import known_options, train_sft
-from train.watch import Best, History, Silent, Watch
+from train.watch import Best, Budget, History, Silent, Watch
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -182,6 +184,74 @@ def test_a_run_that_is_held_to_its_base_resumes_to_the_same_weights(manifest: Ma
         evaluation={"points": 3, "validation_rows": 4, "max_new_tokens": 4},
     )
     train_sft(config, manifest, tmp_path / "whole", progress=Silent())
+    with pytest.raises(KeyboardInterrupt):
+        train_sft(config, manifest, tmp_path / "broken", progress=Recorder(interrupt_at=5))
+    train_sft(config, manifest, tmp_path / "broken", progress=Silent())
+    whole, resumed = (load_file(tmp_path / name / "sft/adapter_model.safetensors") for name in ("whole", "broken"))
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_general_ability_is_measured_on_rows_set_aside(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(general={"source": general_file(tmp_path), "share": 0.2, "loss": "features", "budget": 0})
+    progress = Recorder()
+    record = train_sft(config, manifest, tmp_path / "run", progress=progress)
+    assert record["held_rows"] == 16, "4 rows are set aside to measure on"
+    assert progress.plans[0]["general ability"].endswith("may fall by 0 points on 4 rows set aside")
+    points = [line for line in lines(tmp_path / "run") if "general" in line]
+    assert [(line["step"], line["general"], line["general_within"]) for line in points] == [(3, 0.0, True), (6, 0.0, True)]
+
+
+def watched(tmp_path: Path, budget: Budget) -> Watch:
+    return Watch(
+        "sft", tmp_path, History(tmp_path / "h.json"), Silent(), points=2, tokens_per_epoch=10,
+        score=lambda: Measure("exact_match", 0.9, 0.8, 1.0, 10), keep=lambda path: path.mkdir(), budget=budget,
+    )  # fmt: skip
+
+
+def at_step(watch: Watch, step: int) -> TrainerControl:
+    state, control = TrainerState(global_step=step, max_steps=2, epoch=1.0), TrainerControl()
+    watch.on_train_begin(None, TrainerState(global_step=0, max_steps=2, epoch=0.0), control)  # type: ignore[arg-type]
+    watch.on_step_end(None, state, control)  # type: ignore[arg-type]
+    return control
+
+
+@pytest.mark.parametrize(("now", "kept"), [(0.88, True), (0.86, False)])
+def test_only_a_point_within_the_budget_is_kept(tmp_path: Path, now: float, kept: bool) -> None:
+    called: list[str] = []
+    budget = Budget(lambda: Measure("exact_match", now, 0, 1, 50), 0.9, 3.0, lambda: called.append("doubled"))  # type: ignore[func-returns-value]
+    watch = watched(tmp_path, budget)
+    control = at_step(watch, 1)
+    assert (watch.best is not None) is kept
+    assert bool(called) is not kept
+    assert not control.should_training_stop
+
+
+def test_where_nothing_holds_general_ability_the_budget_ends_the_run(tmp_path: Path) -> None:
+    watch = watched(tmp_path, Budget(lambda: Measure("exact_match", 0.5, 0, 1, 50), 0.9, 3.0, lambda: "stopped"))
+    assert at_step(watch, 1).should_training_stop
+    assert watch.stopped == "general ability fell by 40.0 points (budget 3): stopped"
+
+
+def test_a_run_whose_every_point_is_beyond_the_budget_fails_and_says_what_to_do(
+    manifest: Manifest, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Budget, "within", lambda self, measure: False)
+    config = make_config(general={"source": general_file(tmp_path), "share": 0.2, "budget": 1})
+    with pytest.raises(TrainError, match=r"general ability fell .* no point can be kept\. Lower train\.sft\.learning_rate"):
+        train_sft(config, manifest, tmp_path / "run", progress=Silent())
+
+
+def test_a_resumed_run_holds_as_hard_as_it_did(
+    manifest: Manifest, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Budget, "within", lambda self, measure: self.seen.append(1) or len(self.seen) > 1)
+    monkeypatch.setattr(Budget, "seen", [], raising=False)
+    config = make_config(
+        general={"source": general_file(tmp_path), "share": 0.2, "loss": "features", "budget": 1},
+        evaluation={"points": 3, "validation_rows": 4, "max_new_tokens": 4},
+    )
+    train_sft(config, manifest, tmp_path / "whole", progress=Silent())
+    Budget.seen.clear()  # type: ignore[attr-defined]
     with pytest.raises(KeyboardInterrupt):
         train_sft(config, manifest, tmp_path / "broken", progress=Recorder(interrupt_at=5))
     train_sft(config, manifest, tmp_path / "broken", progress=Silent())
