@@ -98,13 +98,17 @@ class General(Section):
 
 
 class Evaluation(Section):
-    """How much is generated to choose a checkpoint (validation) and for the final table (test)."""
+    """How much is generated to choose a checkpoint (validation) and for the final table (test).
+
+    `few_shot` training examples are put into the prompt of the untuned base, which is the rival that costs no training; 0 leaves it out.
+    """
 
     validation_rows: int = Field(default=200, ge=1)
     test_rows: int = Field(default=500, ge=1)
     points: int = Field(default=8, ge=1)
     max_new_tokens: int = Field(default=256, ge=1)
     batch_size: int = Field(default=32, ge=1)
+    few_shot: int = Field(default=3, ge=0)
 
 
 class TrainConfig(Section):

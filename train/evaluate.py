@@ -39,7 +39,11 @@ from train.model import Student, has_plain_cache, load_student, load_with_adapte
 from train.template import render
 from train.watch import Progress, Silent, write_json
 
-PAIRS = (("base", "sft"), ("sft", "dpo"), ("base", "dpo"), ("dpo", "merged"), ("sft", "merged"))
+FEW_SHOT = "few_shot"  # the base with examples in its prompt
+PAIRS = (
+    *(("base", "sft"), ("sft", "dpo"), ("base", "dpo"), ("dpo", "merged"), ("sft", "merged")),
+    *((FEW_SHOT, "sft"), (FEW_SHOT, "dpo")),
+)
 TEXT = TaskSpec(type="general", output="text")
 
 
@@ -245,12 +249,12 @@ def evaluate_run(run_dir: Path, config: TrainConfig, manifest: Manifest, *, prog
     sets = run_sets(config, manifest)
     if not sets:
         raise DataError(f"{manifest.directory}: no test rows and no evaluation set. Export again with a test split.")
-    rows = sum(len(s.rows) for s in sets)
     completions: dict[str, dict[str, list[str]]] = {s.name: {} for s in sets}
-    for name, student in run_models(run_dir, config):
-        progress.start(f"evaluate {name}", rows)
+
+    def answer(name: str, student: Student, asked: Sequence[EvaluationRows], shots: Sequence[Row] = ()) -> None:
+        progress.start(f"evaluate {name}", sum(len(s.rows) for s in asked))
         before = 0
-        for s in sets:
+        for s in asked:
 
             def report(done: int, before: int = before) -> None:
                 progress.advance(before + done)
@@ -258,12 +262,23 @@ def evaluate_run(run_dir: Path, config: TrainConfig, manifest: Manifest, *, prog
             completions[s.name][name] = generate(
                 student.model,
                 student.tokenizer,
-                [row.prompt for row in s.rows],
+                [with_examples(row.prompt, shots) for row in s.rows],
                 max_new_tokens=config.evaluation.max_new_tokens,
                 batch_size=config.evaluation.batch_size,
                 report=report,
             )
             before += len(s.rows)
+
+    taught = read_rows(manifest.path("sft/train.parquet")) if manifest.count("sft/train.parquet") else []
+    shots = examples(taught, config.evaluation.few_shot, config.seed)
+    for name, student in run_models(run_dir, config):
+        answer(name, student, sets)
+        own = [s for s in sets if s.task is manifest.task]
+        if name == "base" and shots and own:
+            if _fits(student, [with_examples(row.prompt, shots) for s in own for row in s.rows], config.evaluation.max_new_tokens):
+                answer(FEW_SHOT, student, own, shots)
+            else:
+                progress.note(f"{len(shots)} examples do not fit the student's context: no few-shot base. Lower train.evaluation.few_shot.")
     return write_evaluation(run_dir, sets, completions, seed=config.seed)
 
 
@@ -323,6 +338,33 @@ def sample(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
         return hashlib.sha256(f"{seed}:{row.id}".encode()).hexdigest()
 
     return sorted(sorted(rows, key=drawn)[:count], key=lambda row: row.id)
+
+
+def examples(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
+    """`count` training rows to show in a prompt: of as many different labels as there are, drawn by the hash of their ids."""
+    drawn = sorted((row for row in rows if row.completion), key=lambda row: hashlib.sha256(f"{seed}:{row.id}".encode()).hexdigest())
+    first: dict[str | None, Row] = {}
+    for row in drawn:
+        first.setdefault(row.label, row)
+    rest = [row for row in drawn if first[row.label] is not row]
+    return [*first.values(), *rest][:count]
+
+
+def with_examples(prompt: list[Message], shots: Sequence[Row]) -> list[Message]:
+    """A prompt with examples as earlier turns, after its system message."""
+    system = [message for message in prompt if message["role"] == "system"]
+    turns: list[Message] = []
+    for shot in shots:
+        turns += [*(m for m in shot.prompt if m["role"] != "system"), {"role": "assistant", "content": shot.completion or ""}]
+    return [*system, *turns, *(message for message in prompt if message["role"] != "system")]
+
+
+def _fits(student: Student, prompts: Sequence[list[Message]], max_new_tokens: int) -> bool:
+    """Whether the longest of the prompts, by characters, and an answer fit the model's context."""
+    context = getattr(student.model.config.get_text_config(), "max_position_embeddings", None)
+    longest = max((render(student.tokenizer, prompt, generation_prompt=True) for prompt in prompts), key=len)
+    ids = student.tokenizer(longest, add_special_tokens=False)["input_ids"]
+    return context is None or len(ids) + max_new_tokens <= context
 
 
 def run_models(run_dir: Path, config: TrainConfig) -> Iterator[tuple[str, Student]]:

@@ -25,10 +25,16 @@ from matplotlib.figure import Figure
 from train.errors import DataError
 from train.metrics import BAD_BEHAVIOURS, GLOSSARY, wilson
 
-MODELS = ("base", "sft", "dpo", "merged")
+MODELS = ("base", "few_shot", "sft", "dpo", "merged")
 MAIN_METRICS = ("json_validity", "label_accuracy", "macro_f1", "entity_f1", "decision_match", "exact_match")
 # Okabe and Ito's colours (2008), told apart with every common colour blindness; the shapes differ too.
-LOOK = {"base": ("#7f7f7f", "o"), "sft": ("#0072B2", "s"), "dpo": ("#D55E00", "D"), "merged": ("#009E73", "^")}
+LOOK = {
+    "base": ("#7f7f7f", "o"),
+    "few_shot": ("#E69F00", "P"),
+    "sft": ("#0072B2", "s"),
+    "dpo": ("#D55E00", "D"),
+    "merged": ("#009E73", "^"),
+}
 OTHER_LOOK = ("#CC79A7", "v")
 INK = "#010203"  # becomes the page's own text colour, so that plots are readable on light and dark
 SECTIONS = (
@@ -228,6 +234,7 @@ def headline(run: Run) -> list[str]:
             if change:
                 text += ", a clear difference" if _verdict(change)[0] != "unclear" else ", which is no clear difference"
         sentences.append(text + ".")
+    sentences += _against_few_shot(run)
     bad = next((c for s in run.sets if (c := run.comparison(s, "bad_behaviour", "sft", "dpo"))), None)
     if bad:
         before, after = (run.measure(bad["set"], m, "bad_behaviour") for m in ("sft", "dpo"))
@@ -242,6 +249,24 @@ def headline(run: Run) -> list[str]:
         verdict = {"better": "rose", "worse": "fell", "unclear": "did not clearly change"}[_verdict(forgotten)[0]]
         sentences.append(f"General abilities {verdict} ({_signed(forgotten)} points).")
     return sentences or ["The sets that were evaluated have neither labels nor references for the headline."]
+
+
+def _against_few_shot(run: Run) -> list[str]:
+    """Whether tuning was worth it here, against the rival that costs no training: the base with examples in its prompt."""
+    for name in run.sets:
+        for metric in ("label_accuracy", "exact_match", "rouge_l"):
+            rival, change = run.measure(name, "few_shot", metric), run.comparison(name, metric, "few_shot", run.tuned or "")
+            if rival and change:
+                verdict = {
+                    "better": "Tuning is worth it here",
+                    "worse": "Tuning made it worse: use the base with examples",
+                    "unclear": "No clear gain from tuning: try examples in the prompt before you pay for more data",
+                }[_verdict(change)[0]]
+                return [
+                    f"The untuned base with examples in its prompt reaches {percent(rival['value'])} on {name}. {verdict} "
+                    f"({_signed(change)} points)."
+                ]
+    return []
 
 
 def _signed(c: dict[str, Any]) -> str:

@@ -27,6 +27,7 @@ from train.dataset import Manifest, Row
 from train.errors import DataError
 from train.metrics import TaskSpec
 from train.model import has_plain_cache, load_student
+from train.watch import Silent
 
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -283,9 +284,13 @@ def trained(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 
     data = root / "data"
     files = {}
-    for name, listed in {"sft/test.parquet": rows(9), "evaluation/mine.parquet": [r._replace(completion=None) for r in rows(5)]}.items():
+    for name, listed in {
+        "sft/train.parquet": rows(10),
+        "sft/test.parquet": rows(9),
+        "evaluation/mine.parquet": [r._replace(completion=None) for r in rows(5)],
+    }.items():
         records = [{**r._asdict(), "completion": messages("assistant", r.completion)} for r in listed]
-        (data / name).parent.mkdir(parents=True)
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pylist(records), data / name)
         files[name] = {"rows": len(listed), "sha256": hashlib.sha256((data / name).read_bytes()).hexdigest()}
     manifest = {
@@ -309,8 +314,36 @@ def test_a_run_is_evaluated_stage_by_stage_on_every_set(trained: Any, monkeypatc
     monkeypatch.setattr(evaluate, "GENERAL", tmp_path)
     measures = evaluate.evaluate_run(run_dir, config, manifest)
     found = {(m["set"], m["model"]): m["n"] for m in measures if m["metric"] in ("label_accuracy", "exact_match")}
-    assert {key[1] for key in found} == {"base", "sft", "dpo", "merged"}
+    assert {key[1] for key in found} == {"base", "few_shot", "sft", "dpo", "merged"}
+    assert ("general", "few_shot") not in found
     assert {key[0]: n for key, n in found.items()} == {"test": 6, "mine": 5, "general": 1}
+
+
+def test_examples_that_do_not_fit_the_context_are_left_out_with_a_note(trained: Any) -> None:
+    run_dir, config, manifest = trained
+    notes: list[str] = []
+    progress = Silent()
+    progress.note = notes.append  # type: ignore[method-assign]
+    config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"few_shot": 10, "max_new_tokens": 200})})
+    measures = evaluate.evaluate_run(run_dir, config, manifest, progress=progress)
+    assert "few_shot" not in {m["model"] for m in measures}
+    assert notes == ["10 examples do not fit the student's context: no few-shot base. Lower train.evaluation.few_shot."]
+
+
+def test_examples_show_as_many_labels_as_there_are() -> None:
+    shots = evaluate.examples(rows(12), 3, seed=1)
+    assert {shot.label for shot in shots} == {"a", "b"}
+    assert len(shots) == 3
+    assert shots == evaluate.examples(rows(12)[::-1], 3, seed=1), "whatever the order of the file"
+    assert evaluate.examples(rows(12), 0, seed=1) == []
+
+
+def test_examples_stand_as_turns_between_system_message_and_question() -> None:
+    shot = rows(1)[0]
+    shown = evaluate.with_examples(prompts(3)[2], [shot])
+    assert [m["role"] for m in shown] == ["system", "user", "assistant", "user"]
+    assert shown[2]["content"] == shot.completion
+    assert shown[3] == prompts(3)[2][1]
 
 
 def test_each_stage_answers_with_its_own_weights(trained: Any, tokenizer: Any) -> None:

@@ -328,3 +328,27 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("{")
     with pytest.raises(DataError, match=name):
         write_report(tmp_path)
+
+
+def with_few_shot(folder: Path, gain: float, low: float, high: float) -> Any:
+    """A run whose untuned base also answered with examples in its prompt."""
+    run = read_run(make_run(folder))
+    rival = {"set": "test", "model": "few_shot", "metric": "label_accuracy", "value": 0.6, "low": 0.5, "high": 0.7, "n": 120}
+    change = {
+        "set": "test", "metric": "label_accuracy", "a": "few_shot", "b": "dpo", "difference": gain, "low": low, "high": high, "n": 120, "p": 0.1,
+    }  # fmt: skip
+    return run._replace(measures=[*run.measures, rival], comparisons=[*run.comparisons, change])
+
+
+@pytest.mark.parametrize(
+    ("gain", "low", "high", "advice"),
+    [
+        (0.3, 0.2, 0.4, "Tuning is worth it here (+30.0"),
+        (-0.3, -0.4, -0.2, "Tuning made it worse: use the base with examples (-30.0"),
+        (0.02, -0.05, 0.09, "No clear gain from tuning: try examples in the prompt"),
+    ],
+)
+def test_the_advice_weighs_tuning_against_examples_in_the_prompt(tmp_path: Path, gain: float, low: float, high: float, advice: str) -> None:
+    said = " ".join(headline(with_few_shot(tmp_path, gain, low, high)))
+    assert "The untuned base with examples in its prompt reaches 60.0 % on test" in said
+    assert advice in said
