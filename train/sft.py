@@ -10,7 +10,7 @@ import dataclasses
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,11 +46,18 @@ class Trainer(SFTTrainer):
     """TRL's trainer with one more term in the loss: what `retention` measures on general rows, if there is one."""
 
     retention: Retention | None = None
+    names: Callable[[Any], list[str]]
     _draw: int | None = None
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
-        """TRL's loss, and the retention's while training."""
+        """TRL's loss, and the retention's while training. Raises TrainError naming the rows where it is no number."""
         loss = super().compute_loss(model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch)
+        if model.training and not torch.isfinite(loss):
+            raise TrainError(
+                f"train.sft: the loss is {loss.item()} at step {self.state.global_step + 1}; the rows of that batch: "
+                f"{', '.join(self.names(inputs['input_ids']))}. The last checkpoint is kept. "
+                "Lower train.sft.learning_rate or look at these rows."
+            )
         if self.retention is not None and model.training:
             if self._draw is None:  # a resumed run goes on with the rows that would have come next
                 self._draw = self.state.global_step * self.args.gradient_accumulation_steps
@@ -107,6 +114,7 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
         processing_class=tokenizer,
     )
     trainer.retention = retention
+    trainer.names = lambda batch: rows_of(batch, prepared.rows)
     watch = Watch(
         "sft",
         folder,
@@ -183,6 +191,12 @@ def prepare(config: TrainConfig, manifest: Manifest) -> Prepared:
         "validation_rows": len(validation),
     }
     return Prepared(student, encoding.rows, kept, aside, validation, {"student": config.student, **proof}, facts)
+
+
+def rows_of(batch: torch.Tensor, rows: Sequence[Encoded]) -> list[str]:
+    """The ids of the rows that a batch of token ids (rows, tokens) holds, packed ones too."""
+    texts = [f",{','.join(map(str, line))}," for line in batch.tolist()]
+    return [row.id for row in rows if any(f",{','.join(map(str, row.ids))}," in text for text in texts)]
 
 
 def retain(config: TrainConfig, prepared: Prepared, arguments: Any, pad: int) -> Retention | None:

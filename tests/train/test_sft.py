@@ -17,7 +17,8 @@ from train.config import TrainConfig
 from train.dataset import Manifest
 from train.errors import ConfigError, DataError, TemplateError, TrainError
 from train.metrics import Measure
-from train.sft import known_options, train_sft
+from train.sft import known_options, rows_of, train_sft
+from train.template import Encoded
 from train.watch import Best, Budget, History, Silent, Watch
 
 MakeConfig = Callable[..., TrainConfig]
@@ -257,3 +258,20 @@ def test_a_resumed_run_holds_as_hard_as_it_did(
     train_sft(config, manifest, tmp_path / "broken", progress=Silent())
     whole, resumed = (load_file(tmp_path / name / "sft/adapter_model.safetensors") for name in ("whole", "broken"))
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_rows(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
+    broken = tmp_path / "student"
+    student, tokenizer = model.load_student(make_config().student)
+    student.model.layers[1].mlp.down_proj.weight.data.fill_(float("nan"))
+    student.save_pretrained(broken)
+    tokenizer.save_pretrained(broken)
+    config = make_config(student=str(broken), evaluation={"points": 1, "validation_rows": 1, "max_new_tokens": 2})
+    with pytest.raises(TrainError, match=r"the loss is nan at step 1; the rows of that batch: \S+, .*Lower train\.sft\.learning_rate"):
+        train_sft(config, manifest, tmp_path / "run", progress=Silent())
+
+
+def test_the_rows_of_a_batch_are_found_by_their_tokens() -> None:
+    rows = [Encoded("a", [1, 2, 3], 1), Encoded("b", [2, 3], 1)]
+    assert rows_of(torch.tensor([[1, 2, 3, 0], [2, 3, 0, 0]]), rows) == ["a", "b"]
+    assert rows_of(torch.tensor([[12, 3, 0]]), rows) == []
