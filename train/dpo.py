@@ -4,13 +4,13 @@
 
 The reference is a frozen copy of the SFT adapter; its log-probabilities are computed once. The known danger is that the
 likelihood of the better answer falls together with the worse one's while margins look fine, so the default loss adds an
-SFT term (RPO, arXiv 2404.19733) and a guard watches the chosen answers: see `guard`.
+SFT term (RPO, arXiv 2404.19733) and a guard watches the chosen answers: see `Guard`.
 """
 
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,12 @@ from train.watch import History, Progress, Watch, write_json
 
 # Mean log-probability per token of the chosen answers may fall this far below the reference's (nats): a fall to 82 %.
 COLLAPSE = 0.2
+# A rise of the mean entropy per token (nats): a student that was sure no longer knows what to write.
+ENTROPY = 1.0
+# Answers may become this many times longer or shorter: the known drift of DPO is towards length (arXiv 2403.19159).
+LENGTH = 1.5
+SLACK = 20  # characters beside that: an answer of one word is not judged by another word
+ENOUGH = 20  # answers, for a mean length that says something
 # The task's metric on validation rows may fall this far below SFT's before the best point is kept instead: one point.
 TOLERANCE = 0.01
 
@@ -90,11 +96,11 @@ def train_dpo(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     if manifest.count("sft/validation.parquet"):
         validation = take(read_rows(manifest.path("sft/validation.parquet")), config.evaluation.validation_rows, config.seed)
     history = History(run_dir / "history.json")
-    score = scorer(net, tokenizer, validation, manifest.task, config)
-    start = sft_score(history, score)
+    guard = Guard(arguments.beta, sum(len(row["chosen_ids"]) for row in rows) / len(rows))
+    score = scorer(net, tokenizer, validation, manifest.task, config, guard.see)
+    start = sft_score(history, score, guard)
     cpu.speed_up(net, [row["prompt_ids"] + row["chosen_ids"] for row in rows], checkpointing=arguments.gradient_checkpointing)
     trainer = Trainer(model=net, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
-    length = sum(len(row["chosen_ids"]) for row in rows) / len(rows)
     watch = Watch(
         "dpo",
         folder,
@@ -104,7 +110,7 @@ def train_dpo(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
         tokens_per_epoch=tokens,
         score=score,
         keep=lambda path: save(net, path),
-        stop=lambda numbers: guard(numbers, arguments.beta, length),
+        stop=guard,
     )
     seconds = fit(trainer, watch, folder)
     kept, why = choose(start, watch)
@@ -166,15 +172,45 @@ def align(chosen: list[Encoded], rejected: list[Encoded]) -> tuple[list[dict[str
     return rows, same
 
 
-def guard(numbers: Mapping[str, float], beta: float, length: float) -> str | None:
-    """Say that the likelihood of chosen answers has collapsed, from a log line, or return None.
+class Guard:
+    """Says that DPO breaks the student: by the likelihood of the chosen answers, the entropy, and the length of what it writes.
 
-    The reward of a chosen answer is beta * (log p - log p of the reference); `length` is the mean number of its tokens.
+    beta and the mean number of tokens of a chosen answer turn its reward, beta * (log p - log p of the reference), into nats per
+    token. Entropy is compared with the first three log lines, lengths with the answers of the SFT student on the same rows.
     """
-    fall = -numbers.get("chosen_reward", 0.0) / beta / length
-    if fall <= COLLAPSE:
+
+    def __init__(self, beta: float, length: float) -> None:
+        self._beta, self._length = beta, length
+        self._entropies: list[float] = []
+        self.before: float | None = None
+        self._now: float | None = None
+
+    def see(self, answers: Sequence[str]) -> None:
+        """Take the answers of a scoring; those of the SFT student come first, or `before` was set from an interrupted run."""
+        mean = sum(map(len, answers)) / len(answers)
+        if len(answers) < ENOUGH:
+            return
+        if self.before is None:
+            self.before = mean
+        else:
+            self._now = mean
+
+    def __call__(self, numbers: Mapping[str, float]) -> str | None:
+        """Look at a log line, or with an empty one at the answers seen last; the reason to stop, or None."""
+        fall = -numbers.get("chosen_reward", 0.0) / self._beta / self._length
+        if fall > COLLAPSE:
+            return f"chosen answers lost {fall:.2f} nats per token against the SFT student (bound {COLLAPSE}): stopped"
+        if "entropy" in numbers:
+            self._entropies.append(numbers["entropy"])
+            start = self._entropies[:3]
+            rise = numbers["entropy"] - sum(start) / len(start)
+            if rise > ENTROPY:
+                return f"entropy rose by {rise:.2f} nats per token (bound {ENTROPY:g}): stopped"
+        if self.before is not None and self._now is not None:
+            ratio = (self._now + SLACK) / (self.before + SLACK)
+            if not 1 / LENGTH <= ratio <= LENGTH:
+                return f"answers became {ratio:.2f} times as long as the SFT student's (bound {LENGTH:g}): stopped"
         return None
-    return f"chosen answers lost {fall:.2f} nats per token against the SFT student (bound {COLLAPSE}): stopped"
 
 
 def choose(start: Measure | None, watch: Watch) -> tuple[str, str | None]:
@@ -195,15 +231,16 @@ def choose(start: Measure | None, watch: Watch) -> tuple[str, str | None]:
     return "best", f"{reason}; kept step {watch.best.step} ({start.metric} {watch.best.value:.3f})"
 
 
-def sft_score(history: History, score: Any) -> Measure | None:
+def sft_score(history: History, score: Any, guard: Guard) -> Measure | None:
     """Measure the student before DPO, on the same rows; kept in the history as step 0 for a resumed run."""
     if score is None:
         return None
     for line in history.lines:
         if line["stage"] == "dpo" and line["step"] == 0:
+            guard.before = line.get("characters")
             return Measure(line["metric"], line["value"], line["low"], line["high"], line["n"])
     measure: Measure = score()
-    history.add("dpo", 0, 0, **measure._asdict())
+    history.add("dpo", 0, 0, **measure._asdict(), **({} if guard.before is None else {"characters": guard.before}))
     return measure
 
 

@@ -216,9 +216,15 @@ def task_score(
     *,
     max_new_tokens: int,
     batch_size: int,
+    seen: Callable[[Sequence[str]], None] | None = None,
 ) -> Measure:
-    """The task's own metric on `rows`: macro-F1 for labels, else exact match. DataError where nothing can be scored."""
+    """The task's own metric on `rows`: macro-F1 for labels, else exact match. DataError where nothing can be scored.
+
+    `seen` is shown the answers themselves.
+    """
     completions = generate(model, tokenizer, [row.prompt for row in rows], max_new_tokens=max_new_tokens, batch_size=batch_size)
+    if seen is not None:
+        seen(completions)
     answers = read_answers(rows, completions, task)
     for metric in (primary_metric(task), "exact_match"):
         scores = score({"model": answers}, [metric]).measures["model"] if answers else []

@@ -246,8 +246,15 @@ def describe_general(config: TrainConfig, prepared: Prepared, retention: Retenti
     return text
 
 
-def scorer(net: Any, tokenizer: Any, rows: Sequence[Row], task: TaskSpec, config: TrainConfig) -> Any:
-    """Return a function that measures the task's metric of `net` on `rows`, or None when there are none."""
+def scorer(
+    net: Any,
+    tokenizer: Any,
+    rows: Sequence[Row],
+    task: TaskSpec,
+    config: TrainConfig,
+    seen: Callable[[Sequence[str]], None] | None = None,
+) -> Any:
+    """Return a function that measures the task's metric of `net` on `rows`, or None when there are none; `seen` is shown the answers."""
     if not rows:
         return None
 
@@ -261,6 +268,7 @@ def scorer(net: Any, tokenizer: Any, rows: Sequence[Row], task: TaskSpec, config
                 task,
                 max_new_tokens=config.evaluation.max_new_tokens,
                 batch_size=config.evaluation.batch_size,
+                seen=seen,
             )
         finally:
             net.train()

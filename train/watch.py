@@ -109,8 +109,9 @@ class History:
 class Watch(TrainerCallback):
     """Logs, scores and keeps the best weights of one stage.
 
-    `score` generates and measures; `keep` saves the weights to a folder; `stop` looks at a log line and returns a reason
-    to end the stage, or None. A checkpoint for resuming is written at every point, after its score.
+    `score` generates and measures; `keep` saves the weights to a folder; `stop` looks at a log line, or at what a score has
+    shown (then the line is empty), and returns a reason to end the stage, or None. A checkpoint for resuming is written at every
+    point, after its score.
     """
 
     def __init__(
@@ -158,9 +159,7 @@ class Watch(TrainerCallback):
             return
         self.history.add(self.stage, state.global_step, self._tokens(state), **numbers)
         self.progress.advance(state.global_step, loss=numbers["loss"])
-        self.stopped = self.stopped or self.stop(numbers)
-        if self.stopped:
-            control.should_training_stop = True
+        self._look(numbers, control)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Score at the points, keep the weights if they are the best so far, and ask for a checkpoint."""
@@ -176,7 +175,14 @@ class Watch(TrainerCallback):
             # At a tie the later one: it has seen more of the data.
             if fits and (self.best is None or measure.value >= self.best.value):
                 self._keep(Best(state.global_step, measure.value))
+            self._look({}, control)
         control.should_save = state.global_step < state.max_steps
+
+    def _look(self, numbers: Mapping[str, float], control: TrainerControl) -> None:
+        """Ask whether to end the stage."""
+        self.stopped = self.stopped or self.stop(numbers)
+        if self.stopped:
+            control.should_training_stop = True
 
     def _spend(self, budget: Budget, state: TrainerState, control: TrainerControl) -> bool:
         """Measure general ability, write it down and act where it fell too far; whether this point may be kept."""

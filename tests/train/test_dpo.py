@@ -14,7 +14,7 @@ from trl import DPOConfig
 from train import dpo, template
 from train.config import TrainConfig
 from train.dataset import Manifest, read_pairs
-from train.dpo import TOLERANCE, align, choose, guard, train_dpo
+from train.dpo import TOLERANCE, Guard, align, choose, train_dpo
 from train.errors import ConfigError, DataError
 from train.metrics import Measure
 from train.model import load_student
@@ -174,5 +174,22 @@ def test_without_validation_rows_only_collapse_counts(tmp_path: Path) -> None:
 
 
 def test_the_guard_counts_nats_per_token_of_the_chosen_answers() -> None:
-    assert guard({"chosen_reward": -0.1 * 0.19 * 20}, beta=0.1, length=20) is None
-    assert "0.21 nats per token" in (guard({"chosen_reward": -0.1 * 0.21 * 20}, beta=0.1, length=20) or "")
+    assert Guard(beta=0.1, length=20)({"chosen_reward": -0.1 * 0.19 * 20}) is None
+    assert "0.21 nats per token" in (Guard(beta=0.1, length=20)({"chosen_reward": -0.1 * 0.21 * 20}) or "")
+
+
+def test_the_guard_stops_a_student_that_becomes_unsure() -> None:
+    guard = Guard(beta=0.1, length=20)
+    assert [guard({"entropy": e}) for e in (0.3, 0.1, 0.2, 1.1)] == [None] * 4
+    assert "entropy rose by 1.10 nats per token" in (guard({"entropy": 1.3}) or "")
+
+
+@pytest.mark.parametrize(("answer", "said"), [("x" * 100, None), ("x" * 140, "1.60 times as long"), ("x" * 40, "0.60 times as long")])
+def test_the_guard_stops_answers_that_grow_or_shrink(answer: str, said: str | None) -> None:
+    guard = Guard(beta=0.1, length=20)
+    guard.see(["x" * 80] * 20)
+    assert guard({}) is None
+    guard.see(["x" * 800] * 3)
+    assert guard({}) is None, "three answers say little"
+    guard.see([answer] * 20)
+    assert (guard({}) is None) if said is None else said in (guard({}) or "")
