@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 CALL_FAULTS = {
     "write": ("refusal", "truncated"),
     "answer": ("wrong_label", "invalid_json", "refusal", "truncated", "invented_entity", "asks_pin"),
-    "weak": ("confusable_intent", "invented_entity", "invalid_json", "asks_pin", "rambles"),
+    "weak": ("confusable_intent", "needless_refusal", "invented_entity", "invalid_json", "asks_pin", "rambles"),
     "weak_abstain": ("missed_out_of_scope", "invented_entity", "invalid_json", "asks_pin", "rambles"),
     "judge": ("judge_noise",),
 }
 MESSAGE_FAULTS = ("near_duplicate", "pii", "contaminated")
 TRANSPORT_FAULTS = ("rate_limited", "slow")
 WEAK_DEFAULTS = {
-    "confusable_intent": 0.2, "missed_out_of_scope": 0.55, "invented_entity": 0.15, "invalid_json": 0.1, "asks_pin": 0.15,
-    "rambles": 0.15,
+    "confusable_intent": 0.2, "needless_refusal": 0.2, "missed_out_of_scope": 0.55, "invented_entity": 0.15, "invalid_json": 0.1,
+    "asks_pin": 0.15, "rambles": 0.15,
 }  # fmt: skip
 KNOWN = frozenset((*(kind for kinds in CALL_FAULTS.values() for kind in kinds), *MESSAGE_FAULTS, *TRANSPORT_FAULTS, "contaminated_from"))
 

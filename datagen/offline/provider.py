@@ -445,8 +445,9 @@ def _answer_weakly(ask: Ask, text: str, rates: Mapping[str, Any], rng: random.Ra
     reading = read(text)
     label, entities = _allowed(ask, reading), find_entities(text)
     struck = f.draw(f.CALL_FAULTS["weak_abstain" if label == ABSTAIN else "weak"], rates, rng)
-    if struck in ("confusable_intent", "missed_out_of_scope"):
-        wrong = _confused(ask, reading, label, rng)
+    if struck in ("confusable_intent", "missed_out_of_scope", "needless_refusal"):
+        # both ways of being wrong about the scope: pairs of one kind alone would teach a student to decline, or never to
+        wrong = ABSTAIN if struck == "needless_refusal" else _confused(ask, reading, label, rng)
         note(struck, step="weak", field=ask.label_field, value=wrong, right=label, input=text)
         label = wrong
     answer, used = answer_of(ask, label, entities)

@@ -104,10 +104,11 @@ async def test_the_weak_model_misbehaves_at_its_default_rates(call, prompt, faul
         await call("banking-weak", inside, f"in{i}")
         await call("banking-weak", outside, f"out{i}")
     counts = Counter((fault["request_id"].rstrip("0123456789"), fault["kind"]) for fault in faults())
-    for kind in ("confusable_intent", "invented_entity", "invalid_json", "asks_pin", "rambles"):
+    for kind in ("confusable_intent", "needless_refusal", "invented_entity", "invalid_json", "asks_pin", "rambles"):
         assert_rate(counts["in", kind], 600, f.WEAK_DEFAULTS[kind])
     assert_rate(counts["out", "missed_out_of_scope"], 600, f.WEAK_DEFAULTS["missed_out_of_scope"])
     assert not counts["in", "missed_out_of_scope"] and not counts["out", "confusable_intent"]
+    assert not counts["out", "needless_refusal"]
 
 
 @pytest.mark.anyio
