@@ -7,14 +7,16 @@ RECIPE ?= recipes/banking.yaml
 PYTHON ?= python3
 V := .venv
 PY := $(V)/bin/python
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
+PIP := $(INSTALL) -c constraints.txt
 DATAGEN := $(PY) -m datagen
 TRAIN := $(PY) -m train
 ARGS_STORE = --recipe $(RECIPE) $(if $(STORE),--store $(STORE))
 ARGS_DATAGEN = $(ARGS_STORE) $(if $(TEACHER),--teacher $(TEACHER)) $(if $(SCALE),--scale $(SCALE))
+ARGS_TERMS = $(if $(TERMS),--terms "$$TERMS")
 ARGS_TRAIN = --recipe $(RECIPE) $(if $(STUDENT),--student $(STUDENT)) $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
 
-.PHONY: help setup setup-train setup-dev plan datagen sql review report train evaluate check test test-slow bench clean
+.PHONY: help setup setup-train setup-dev plan datagen sql review report train evaluate check test test-slow bench lock clean
 
 help: ## Print this help
 	@echo "Retort: from a domain's taxonomy to a small language model. Start with: make datagen, then make train"
@@ -23,14 +25,16 @@ help: ## Print this help
 	@echo
 	@echo "  RECIPE=recipes/banking.yaml  the experiment        TEACHER=openai/gpt-4o  another teacher    SCALE=0.1  a tenth of the mix"
 	@echo "  STUDENT=Qwen/Qwen2.5-3B-Instruct  another student  DATA=data/banking      another data set   OUT=runs/x a run's folder"
+	@echo "  TERMS=\"why we may\"  your decision that a teacher's outputs may train a model (docs/teachers.md)"
 
-$(V)/.base: pyproject.toml constraints.txt
+$(V)/.base: pyproject.toml requirements.lock
 	@echo "Making the environment in $(V) (a minute)"
 	@test -x $(PY) || $(PYTHON) -m venv $(V)
-	@$(PIP) -e .
+	@$(INSTALL) --require-hashes -r requirements.lock
+	@$(INSTALL) --no-deps -e .
 	@touch $@
 
-$(V)/.train: $(V)/.base
+$(V)/.train: $(V)/.base constraints.txt
 	@echo "Adding torch and the training libraries to $(V) (some minutes)"
 	@$(PIP) -e '.[train]'
 	@touch $@
@@ -47,9 +51,9 @@ plan: $(V)/.base ## Show the plan: cells, counts, calls, cost
 	@$(DATAGEN) plan $(ARGS_DATAGEN)
 
 datagen: $(V)/.base ## Generate, curate and export a data set (with the offline teacher unless the recipe says otherwise)
-	@$(DATAGEN) generate $(ARGS_DATAGEN)
+	@$(DATAGEN) generate $(ARGS_DATAGEN) $(ARGS_TERMS)
 	@$(DATAGEN) curate $(ARGS_STORE)
-	@$(DATAGEN) export $(ARGS_DATAGEN)
+	@$(DATAGEN) export $(ARGS_DATAGEN) $(ARGS_TERMS)
 
 sql: $(V)/.base ## Query the store: make sql, or make sql Q="FROM coverage"
 	@$(DATAGEN) sql $(ARGS_STORE) $(if $(Q),"$(Q)")
@@ -79,6 +83,12 @@ test-slow: $(V)/.dev ## The slow tests too
 
 bench: $(V)/.dev ## Measure the bars; writes benchmarks/results/
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(PY) $$script; done
+
+lock: ## Make requirements.lock anew: the base environment with the hash of every file (needs PyPI)
+	@test -x $(V)/lock/bin/pip-compile || { $(PYTHON) -m venv $(V)/lock && $(V)/lock/bin/python -m pip install --quiet pip-tools==7.6.2; }
+	@PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= CUSTOM_COMPILE_COMMAND="make lock" $(V)/lock/bin/pip-compile --quiet --generate-hashes \
+		--strip-extras --no-annotate --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
+		--constraint constraints.txt --output-file requirements.lock pyproject.toml
 
 clean: ## Remove the environment and caches (data/ and runs/ stay)
 	@rm -rf $(V) *.egg-info .pytest_cache .mypy_cache .ruff_cache

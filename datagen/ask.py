@@ -121,7 +121,7 @@ class Ask:
             role=role,  # type: ignore[arg-type]
             model=config.model,
             messages=tuple(messages),
-            params={"temperature": config.temperature, "max_tokens": config.max_tokens, **config.params},
+            params={"temperature": config.temperature, "max_tokens": config.max_tokens, **config.open_params},
             sample=sample,
         )
 

@@ -5,27 +5,33 @@ Exit codes: 0 done; 1 done, but short of what was asked; 2 the user can mend it;
 
 import asyncio
 import contextlib
+import errno
 import json
+import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from datagen import report as reporting
-from datagen.config import LoadedRecipe, load_evaluation_sets, load_recipe, load_seeds
+from datagen.config import LoadedRecipe, TermsDecision, load_evaluation_sets, load_recipe, load_seeds
 from datagen.errors import ConfigError, RetortError
 from datagen.plan import count_calls, make_plan
 from datagen.records import EvaluationSet, Example, PlanItem, Task
-from datagen.store import Store
+from datagen.secrets import redact
 from datagen.taxonomy import Taxonomy, load_taxonomy
+from datagen.terms import TeacherTerms, describe_teachers, of_the_data, require_settled
+
+if TYPE_CHECKING:  # the store loads DuckDB, which --help can do without
+    from datagen.store import Store
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__)
 # rich takes a pipe for 80 columns wide and would cut names
@@ -37,6 +43,9 @@ StoreOption = typer.Option(None, "--store", help="The DuckDB file; data/<recipe 
 OutOption = typer.Option(None, "--out", help="The data set's folder; data/<recipe name> when not given.")
 JsonOption = typer.Option(False, "--json", help="Print the result as JSON on standard output.")
 TeacherOption = typer.Option(None, "--teacher", help="Another teacher's model string, for every role.")
+TermsOption = typer.Option(
+    None, "--terms", help="Your decision that the teachers' outputs may train a model, in words; kept with the run and the data."
+)
 ScaleOption = typer.Option(1.0, "--scale", min=0.001, help="Multiply the recipe's mix.")
 
 
@@ -66,10 +75,22 @@ def _open(recipe: Path, store: Path | None, *, teacher: str | None = None, scale
     return Workspace(loaded, taxonomy, sha256, path, sets, store or loaded.store_path())
 
 
-def _existing_store(path: Path) -> Store:
+def _existing_store(path: Path) -> "Store":
+    from datagen.store import Store
+
     if not path.exists() and not path.with_suffix(".log").exists():
         raise ConfigError(f"{path}: there is no store yet. Run `make datagen` first, or name another by --store.")
     return Store(path)
+
+
+def _decision(said: str | None) -> TermsDecision | None:
+    """What --terms said, with who said it."""
+    return None if said is None else TermsDecision(decision=said, by=os.environ.get("USER") or "the command line")
+
+
+def _say_decisions(teachers: Sequence[TeacherTerms]) -> None:
+    for model, decision in {teacher.model: teacher.decision for teacher in teachers if teacher.decision}.items():
+        talk.print(f"Terms of {model}: by decision of {decision.by}: {decision.decision}", markup=False)
 
 
 def _plan(work: Workspace) -> list[PlanItem]:
@@ -117,10 +138,15 @@ def plan(
 @app.command()
 def generate(
     recipe: Path = RecipeOption, store: Path | None = StoreOption, teacher: str | None = TeacherOption,
-    scale: float = ScaleOption, as_json: bool = JsonOption,
+    scale: float = ScaleOption, terms: str | None = TermsOption, as_json: bool = JsonOption,
 ) -> None:  # fmt: skip
     """Run the plan: ask the teachers for what the store does not have yet."""
     work = _open(recipe, store, teacher=teacher, scale=scale)
+    teachers = describe_teachers(work.loaded.recipe.roles_asked(), work.loaded.recipe.terms, _decision(terms))
+    require_settled(teachers, str(recipe))
+    for config in work.loaded.recipe.roles_asked().values():
+        config.secret_params()  # a variable that is not set is found now
+    _say_decisions(teachers)
     items = _plan(work)
     settings, recipe_data = work.loaded.recipe, work.loaded.recipe.model_dump(mode="json")
     roles = settings.teachers.by_role()
@@ -130,9 +156,11 @@ def generate(
         f"{count_calls(items, settings.judge):,} calls to {', '.join(sorted({config.model for config in roles.values()}))}"
         f"{' (offline: simulated, no model is asked)' if simulated else ''}. What the store has already is not asked again."
     )
+    from datagen.store import Store
+
     database = Store(work.store_path)
     with database.writing():
-        result = asyncio.run(_generate(work, items, database, recipe_data))
+        result = asyncio.run(_generate(work, items, database, recipe_data, teachers))
     if as_json:
         _print_json({**result._asdict(), "store": str(work.store_path)})
     else:
@@ -149,9 +177,12 @@ def generate(
         raise typer.Exit(1)
 
 
-async def _generate(work: Workspace, items: list[PlanItem], database: Store, recipe_data: dict[str, Any]) -> Any:
+async def _generate(
+    work: Workspace, items: list[PlanItem], database: "Store", recipe_data: dict[str, Any], teachers: Sequence[TeacherTerms]
+) -> Any:
     from datagen.ask import Asker
     from datagen.generate import generate as run
+    from datagen.prompts import check_prompts
     from datagen.teacher import Teacher
 
     settings = work.loaded.recipe
@@ -168,16 +199,22 @@ async def _generate(work: Workspace, items: list[PlanItem], database: Store, rec
         "domain": work.taxonomy.description, "task": work.taxonomy.task, "labels": work.labels, "policy": work.taxonomy.policy_lines(),
         "dimensions": work.taxonomy.dimensions, "kinds": work.taxonomy.adversarial,
     }  # fmt: skip
+    check_prompts(variables, items)
+    if settings.budget_usd == 0 and any(price for prices in teacher.prices.values() for price in prices):
+        raise ConfigError(f"{work.loaded.path}: budget_usd is 0, so no call can be paid. Give an amount, or remove it for no cap.")
     asker = Asker(database, teacher, roles, variables, attempts=settings.attempts, budget_usd=settings.budget_usd)
     run_id = f"{started:%Y%m%dT%H%M%S}-{os.getpid()}"
-    database.start_run(run_id, "generate", recipe_data, {name: version(name) for name in ("retort", "litellm", "duckdb")})
+    versions = {name: version(name) for name in ("retort", "litellm", "duckdb")}
+    database.start_run(run_id, "generate", recipe_data, versions, [found.model_dump(mode="json") for found in teachers])
     with _progress("items", len(items)) as advance:
         try:
             result = await run(
                 items, asker, database, judged=settings.judge, concurrency=settings.concurrency, progress=lambda item, status: advance()
             )
         except BaseException as error:
-            database.end_run("interrupted" if isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)) else f"failed: {error}")
+            database.end_run(
+                "interrupted" if isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)) else f"failed: {redact(str(error))}"
+            )
             raise
     database.end_run("short" if result.stopped or result.failed else "done")
     return result
@@ -186,6 +223,7 @@ async def _generate(work: Workspace, items: list[PlanItem], database: Store, rec
 @app.command()
 def curate(recipe: Path = RecipeOption, store: Path | None = StoreOption, as_json: bool = JsonOption) -> None:
     """Decide what is fit: every filter over every example. Free and repeatable."""
+    from datagen import report as reporting
     from datagen.curate import curate as run
 
     work = _open(recipe, store)
@@ -217,16 +255,17 @@ def _filter_context(work: Workspace) -> Any:
 @app.command()
 def export(
     recipe: Path = RecipeOption, store: Path | None = StoreOption, out_dir: Path | None = OutOption,
-    teacher: str | None = TeacherOption, scale: float = ScaleOption, as_json: bool = JsonOption,
+    teacher: str | None = TeacherOption, scale: float = ScaleOption, terms: str | None = TermsOption, as_json: bool = JsonOption,
 ) -> None:  # fmt: skip
     """Write the data set: Parquet in TRL's columns, JSONL, ShareGPT, manifest.json and a dataset card."""
     from datagen.export import export as run
-    from datagen.terms import describe_teachers
 
     work = _open(recipe, store, teacher=teacher, scale=scale)
     settings = work.loaded.recipe
     database = _existing_store(work.store_path)
     target = out_dir or work.loaded.export_dir()
+    teachers = of_the_data(database.teachers_of_accepted(), database.terms_of_runs(), settings.terms, _decision(terms))
+    require_settled(teachers, str(work.store_path))
     manifest = run(
         database,
         target,
@@ -236,7 +275,7 @@ def export(
         task=work.taxonomy.task,
         labels=work.labels,
         seed=settings.seed,
-        teachers=describe_teachers(settings.teachers.by_role()),
+        teachers=[found.model_dump(mode="json") for found in teachers],
         evaluation_sets=work.evaluation_sets,
         split=settings.split.model_dump(),
         reasoning=settings.export.reasoning,
@@ -253,6 +292,8 @@ def export(
 @app.command()
 def report(recipe: Path = RecipeOption, store: Path | None = StoreOption, as_json: bool = JsonOption) -> None:
     """Show what was made, dropped and paid."""
+    from datagen import report as reporting
+
     work = _open(recipe, store)
     summary = reporting.summarize(_existing_store(work.store_path))
     if as_json:
@@ -342,7 +383,7 @@ def review(
     out.print(f"Next: make datagen RECIPE={recipe} exports without what was rejected and with what was edited.")
 
 
-def _review_loop(database: Store, reviewer: str, sample: Sequence[Example], task: Task) -> None:
+def _review_loop(database: "Store", reviewer: str, sample: Sequence[Example], task: Task) -> None:
     """Every decision is stored before the next is asked: stopping loses nothing."""
     from datagen import review as reviewing
 
@@ -399,18 +440,44 @@ def _print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
     out.print(f"({len(rows)} rows)")
 
 
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def _show_bug() -> int:
+    sys.stderr.write(redact(traceback.format_exc()))
+    return 1
+
+
+def _clean_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+    """A log line of any library, without keys."""
+    record = logging.LogRecord(*args, **kwargs)
+    record.msg, record.args = redact(record.getMessage()), ()
+    if record.exc_info and record.exc_info[0] is not None:
+        record.exc_text = redact("".join(traceback.format_exception(*record.exc_info)).rstrip())
+    return record
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a subcommand and exit by the house's codes."""
+    logging.setLogRecordFactory(_clean_record)
     try:
         code = app(args=arguments, standalone_mode=False)
         if code == 130:  # typer turns an interrupt into this code itself
             raise KeyboardInterrupt
     except RetortError as error:
-        talk.print(f"error: {error}", style="red", markup=False)
+        talk.print(f"error: {redact(str(error))}", style="red", markup=False)
         code = 2
     except typer.TyperException as error:
         talk.print(f"error: {error.format_message()} See --help.", style="red", markup=False)
         code = 2
+    except OSError as error:
+        full = error.errno in _DISK_ERRORS
+        if full:
+            where = error.filename or "the disk"
+            talk.print(f"error: {where}: {error.strerror}. Make room, or choose another place.", style="red", markup=False)
+        code = 2 if full else _show_bug()
+    except Exception:  # a bug: its traceback is shown whole, but for the keys that a provider's message may hold
+        code = _show_bug()
     except (KeyboardInterrupt, typer.Abort):
         talk.print("Interrupted; nothing is lost. The same command goes on from here.")
         code = 130

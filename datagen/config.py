@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from datagen import secrets
 from datagen.errors import ConfigError
 from datagen.records import EvaluationSet, Record, content_hash
 from datagen.yaml_file import read_yaml, validate
@@ -36,6 +37,25 @@ class ModelConfig(Record):
     timeout_s: float = Field(default=120.0, gt=0)
     price: Price | None = None
     params: Mapping[str, Any] = Field(default_factory=dict)
+
+    @property
+    def open_params(self) -> dict[str, Any]:
+        """`params` without keys: what is part of a request's id and may be stored."""
+        return secrets.without(self.params)
+
+    def secret_params(self) -> dict[str, Any]:
+        """The entries of `params` that hold a key, with their `${VARIABLE}`s filled in; for the call itself, never to be stored.
+
+        Raises ConfigError for a variable that is not set.
+        """
+        return secrets.resolved(self.params, f"{self.model}: params")
+
+
+class TermsDecision(Record):
+    """A user's own word that a model's outputs may train another model: why, and whose word it is."""
+
+    decision: str = Field(min_length=3)
+    by: str = Field(min_length=1)
 
 
 class Teachers(Record):
@@ -107,6 +127,7 @@ class Recipe(Record):
     evaluation_sets: tuple[EvaluationFile, ...] = ()
     split: Split = Split()
     export: Export = Export()
+    terms: Mapping[str, TermsDecision] = Field(default_factory=dict, description="by model string: why its outputs may train, who says so")
     train: Mapping[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -118,7 +139,18 @@ class Recipe(Record):
         names = [entry.name for entry in self.evaluation_sets]
         if len(set(names)) < len(names) or "test" in names or "general" in names:
             raise ValueError("evaluation_sets need names of their own, other than `test` and `general`")
+        models = {config.model for config in self.teachers.by_role().values()}
+        if strangers := set(self.terms) - models:
+            raise ValueError(
+                f"terms decides on {', '.join(sorted(strangers))}, which no role uses; the roles use {', '.join(sorted(models))}"
+            )
         return self
+
+    def roles_asked(self) -> dict[str, ModelConfig]:
+        """The models that this mix asks: a weak one for preference pairs alone, a judge where something is judged."""
+        pairs = bool(self.mix.get("preference"))
+        asked = {"teacher": True, "weak": pairs, "judge": pairs or self.judge}
+        return {role: config for role, config in self.teachers.by_role().items() if asked[role]}
 
 
 class LoadedRecipe(Record):
@@ -153,6 +185,7 @@ class LoadedRecipe(Record):
 def load_recipe(path: Path, *, teacher: str | None = None, scale: float = 1.0) -> LoadedRecipe:
     """A recipe, with another teacher's model string and a scaled mix where asked. Raises ConfigError."""
     data = read_yaml(path)
+    secrets.refuse_literals(data, str(path))
     recipe = validate(Recipe, data, path)
     if teacher is not None:
         model = recipe.teachers.teacher.model_copy(update={"model": teacher, "params": {}})

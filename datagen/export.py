@@ -291,11 +291,12 @@ def _card(manifest: Mapping[str, Any], task: Task) -> str:
     lines += ["`sharegpt.jsonl`. `evaluation/` holds external exams, never to be trained on."]
     lines += ["", "## How it was made", "", "| generator | examples | accepted |", "|---|---|---|"]
     lines += [f"| {row['generator']} | {row['examples']} | {row['accepted']} |" for row in data["generators"]]
-    lines += ["", "| role | model | simulated | outputs may train | source |", "|---|---|---|---|---|"]
+    lines += ["", "| role | model | simulated | outputs may train | restriction | source | decided by |", "|---|---|---|---|---|---|---|"]
     for teacher in manifest["teachers"]:
-        terms = teacher.get("terms") or {}
-        cells = (teacher.get("role"), teacher.get("model"), "yes" if teacher.get("simulated") else "no")
-        lines += ["| " + " | ".join(str(c) for c in (*cells, terms.get("outputs_may_train", "unknown"), terms.get("source", ""))) + " |"]
+        terms, decision = teacher["terms"], teacher["decision"]
+        cells = (teacher["role"], teacher["model"], "yes" if teacher["simulated"] else "no", terms["may_train"], terms["says"])
+        source = f"{terms['source']} (read {terms['read'] or 'by nobody of the project'})"
+        lines += ["| " + " | ".join([*cells, source, f"{decision['by']}: {decision['decision']}" if decision else "the table"]) + " |"]
     cost = sum(row["cost_usd"] or 0 for row in data["costs"])
     calls = sum(row["calls"] for row in data["costs"])
     lines += ["", f"{calls} calls, {cost:.2f} US dollars."]

@@ -6,6 +6,7 @@ A file has a `[system]` and a `[user]` part, each on a line of its own, after an
 import hashlib
 import json
 import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,13 +14,20 @@ from typing import Any, NamedTuple
 import jinja2
 
 from datagen.errors import ConfigError
-from datagen.records import Message
+from datagen.records import Message, PlanItem
 
 PROMPTS = Path(__file__).resolve().parent.parent / "prompts"
 _PART = re.compile(r"^\[(system|user)\]\n", re.MULTILINE)
 _ENVIRONMENT = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
 # tojson escapes for HTML by default; a prompt is plain text
 _ENVIRONMENT.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+
+
+# What each prompt is given beside the run's variables and the item
+GIVEN = {
+    "write_inputs": (), "rewrite_input": (), "write_adversarial": (), "answer": ("input",), "reason": ("input",),
+    "judge": ("input", "answer"), "compare": ("input", "first", "second"),
+}  # fmt: skip
 
 
 class Prompt(NamedTuple):
@@ -59,3 +67,14 @@ def render(name: str, variables: dict[str, Any], folder: Path = PROMPTS) -> tupl
         )
     except jinja2.UndefinedError as error:
         raise ConfigError(f"{folder / name}.md: {error.message}; given: {', '.join(sorted(variables))}. Mend the prompt.") from error
+
+
+def check_prompts(variables: Mapping[str, Any], items: Sequence[PlanItem], folder: Path = PROMPTS) -> None:
+    """Render every prompt that a plan may need for one item of each form, so that a mistake is found before anybody is asked.
+
+    Raises ConfigError as `render` does.
+    """
+    for item in {(item.generator, item.kind is None, bool(item.facts)): item for item in items}.values():
+        writes = "rewrite_input" if item.generator == "seed" else "write_adversarial" if item.kind else "write_inputs"
+        for name in (writes, "answer", "reason", "judge", "compare"):
+            render(name, {**variables, "item": item, **dict.fromkeys(GIVEN[name], "...")}, folder)

@@ -5,8 +5,10 @@ CREATE TABLE IF NOT EXISTS settings (name VARCHAR, value VARCHAR);
 COMMENT ON TABLE settings IS 'Values that views need: seed and shares of the split, the recipe''s name, the store''s version.';
 
 CREATE TABLE IF NOT EXISTS runs (
-    id VARCHAR, command VARCHAR, started TIMESTAMP, finished TIMESTAMP, status VARCHAR, recipe JSON, versions JSON);
+    id VARCHAR, command VARCHAR, started TIMESTAMP, finished TIMESTAMP, status VARCHAR, recipe JSON, versions JSON,
+    terms JSON);
 COMMENT ON TABLE runs IS 'One row per command that wrote here: when, with which recipe and versions, and how it ended.';
+COMMENT ON COLUMN runs.terms IS 'How the terms of each teacher stood: what the table said, and the decision of whoever overrode it.';
 
 CREATE TABLE IF NOT EXISTS calls (
     id VARCHAR, item_id VARCHAR, prompt VARCHAR, role VARCHAR, model VARCHAR, messages STRUCT(role VARCHAR, content VARCHAR)[],

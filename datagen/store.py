@@ -32,7 +32,7 @@ _CHAT = [{"role": "VARCHAR", "content": "VARCHAR"}]
 _COLUMNS: dict[str, dict[str, Any]] = {
     "runs": {
         "id": "VARCHAR", "command": "VARCHAR", "started": "TIMESTAMP", "finished": "TIMESTAMP", "status": "VARCHAR",
-        "recipe": "JSON", "versions": "JSON",
+        "recipe": "JSON", "versions": "JSON", "terms": "JSON",
     },
     "calls": {
         "id": "VARCHAR", "item_id": "VARCHAR", "prompt": "VARCHAR", "role": "VARCHAR", "model": "VARCHAR", "messages": _CHAT,
@@ -67,8 +67,13 @@ def _m001_tables(con: duckdb.DuckDBPyConnection) -> None:
     con.execute(_TABLES)
 
 
+def _m002_terms_of_runs(con: duckdb.DuckDBPyConnection) -> None:
+    con.execute("ALTER TABLE runs ADD COLUMN IF NOT EXISTS terms JSON")
+    con.execute("COMMENT ON COLUMN runs.terms IS 'How the terms of each teacher stood when the run asked them.'")
+
+
 # Each entry takes a store from version n to n + 1. Paid data is migrated, never cleared.
-MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [_m001_tables]
+MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [_m001_tables, _m002_terms_of_runs]
 
 
 class Store:
@@ -121,7 +126,7 @@ class Store:
             yield con
         except duckdb.OutOfMemoryException as error:
             raise StoreError(f"{self.path}: DuckDB ran out of memory or disk: {error}. Make room and run again.") from error
-        except duckdb.IOException as error:
+        except (duckdb.IOException, duckdb.TransactionException) as error:
             raise StoreError(f"{self.path}: {error}. Make room on the disk and run again; nothing is lost.") from error
         finally:
             con.close()
@@ -184,6 +189,19 @@ class Store:
     def spent_usd(self) -> float:
         """What all stored calls cost."""
         return float(self.query("SELECT coalesce(sum(cost_usd), 0) AS usd FROM calls")[0]["usd"])
+
+    def teachers_of_accepted(self) -> list[Row]:
+        """Role, model and api_base of every call behind the accepted examples, those that judged their items included."""
+        return self.query(
+            "FROM (SELECT DISTINCT role, model, params->>'api_base' AS api_base FROM calls "
+            "WHERE id IN (SELECT unnest(calls) FROM accepted) OR (role = 'judge' AND item_id IN (SELECT item_id FROM accepted))) "
+            "ORDER BY list_position(['teacher', 'weak', 'judge'], role), model, api_base"
+        )
+
+    def terms_of_runs(self) -> list[list[Row]]:
+        """How the teachers' terms stood in each run that noted it, the newest first."""
+        rows = self.query("SELECT terms FROM runs WHERE terms IS NOT NULL ORDER BY started DESC")
+        return [json.loads(row["terms"]) for row in rows]
 
     def current_examples(self) -> list[Example]:
         """The examples that the present plan stands for, by id."""
@@ -398,8 +416,10 @@ class Store:
             con.execute("DELETE FROM settings WHERE name = ?", [name])
             con.execute("INSERT INTO settings VALUES (?, ?)", [name, value])
 
-    def start_run(self, run_id: str, command: str, recipe: Mapping[str, Any], versions: Mapping[str, str]) -> None:
-        """Journal that a run began."""
+    def start_run(
+        self, run_id: str, command: str, recipe: Mapping[str, Any], versions: Mapping[str, str], terms: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """Journal that a run began; `terms` says how those of its teachers stood."""
         self.run_id = run_id
         self._append(
             "runs",
@@ -411,6 +431,7 @@ class Store:
                 "status": "running",
                 "recipe": recipe,
                 "versions": versions,
+                "terms": list(terms) or None,
             },
         )
 

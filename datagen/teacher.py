@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from datagen import offline
 from datagen.config import ModelConfig
 from datagen.errors import ConfigError, TeacherError
 from datagen.records import Request, Response
+from datagen.secrets import redact
 
 OFFLINE = "offline/"
 OnFailure = Callable[[Request, str, str], None]
@@ -33,19 +35,33 @@ _FINAL = (
 )
 _FATAL = ("AuthenticationError", "NotFoundError", "PermissionDeniedError", "BudgetExceededError")
 _MAX_WAIT_S = 60.0
+POISONED = ("1.82.7", "1.82.8")  # releases of litellm that sent keys away; removed from the index, yet still in caches and mirrors
 
 
 class FatalTeacherError(TeacherError):
     """Every call would fail alike: a wrong key, an unknown model."""
 
 
+def refuse_poisoned(installed: str) -> None:
+    """Raise TeacherError for a release of litellm that is known to steal keys."""
+    if installed in POISONED:
+        raise TeacherError(
+            f"litellm {installed} is a compromised release that steals keys. Remove the environment (`make clean`), install again with "
+            "`make setup`, and change every key that this machine has held."
+        )
+
+
 @cache
 def _litellm() -> Any:
     """litellm, imported on first use (it takes seconds; a rerun that asks nothing does without), kept from fetching its
-    price map and from printing advice."""
+    price map, from reporting its use and from printing advice. Raises TeacherError for a poisoned release, before it is imported."""
+    refuse_poisoned(version("litellm"))
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     os.environ.setdefault("LITELLM_LOG", "ERROR")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import litellm
+
+    litellm.telemetry = False
 
     litellm.suppress_debug_info = True
     litellm.drop_params = True
@@ -130,7 +146,7 @@ class Teacher:
                     kind = _kind(error)
                     if kind == "bug":
                         raise
-                    self._on_failure(request, type(error).__name__, str(error))
+                    self._on_failure(request, type(error).__name__, redact(str(error)))
                     if kind == "fatal":
                         raise FatalTeacherError(f"{request.model}: {_first_line(error)}") from error
                     if kind == "final" or attempts == self._retries:
@@ -150,7 +166,7 @@ class Teacher:
             metadata={"request_id": request.id},
             num_retries=0,
             max_retries=0,
-            **request.params,
+            **{**request.params, **config.secret_params()},
         )
 
     def _response(self, request: Request, answer: Any, latency_s: float, attempts: int) -> Response:
@@ -203,4 +219,4 @@ def _give_up(state: tenacity.RetryCallState) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    return redact(str(error).strip().splitlines()[0])[:300] if str(error).strip() else type(error).__name__

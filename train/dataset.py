@@ -3,8 +3,8 @@
     manifest = Manifest.read(Path("data/banking"))
     train = read_rows(manifest.path("sft/train.parquet"))
 
-Nothing is trained on that is not what the manifest describes: every file's hash is checked, and data that did
-not pass decontamination is refused.
+Nothing is trained on that is not what the manifest describes: every file's hash is checked, and data is refused that
+did not pass decontamination or whose teachers' terms were not settled.
 """
 
 import hashlib
@@ -75,8 +75,8 @@ class Manifest(NamedTuple):
     def read(cls, directory: Path) -> "Manifest":
         """Read and verify an export.
 
-        Raises DataError when a file is missing or changed since, the format is another, or the data was not
-        shown to be free of the evaluation sets.
+        Raises DataError when a file is missing or changed since, the format is another, the data was not shown to be
+        free of the evaluation sets, or the terms of a teacher were not settled.
         """
         path = directory / "manifest.json"
         try:
@@ -97,6 +97,7 @@ class Manifest(NamedTuple):
                 f"{path}: decontamination.passed is {clean!r}: rows of an evaluation set may be in the training data. "
                 "Run `python -m datagen curate` and export again."
             )
+        _check_terms(raw.get("teachers"), path)
         for name, entry in sorted(files.items()):
             _verify(directory / name, entry, path)
         return cls(
@@ -205,6 +206,23 @@ def take(rows: list[Row], count: int, seed: int) -> list[Row]:
 
 def _by_id(record: Row | Pair) -> str:
     return record.id
+
+
+def _check_terms(teachers: object, manifest: Path) -> None:
+    """Nothing is trained from a teacher whose terms were not settled, nor from data that does not say who taught."""
+    named = [entry for entry in teachers if isinstance(entry, Mapping)] if isinstance(teachers, list) else []
+    if not named:
+        raise DataError(f"{manifest}: names no teacher, so nobody can tell whether its rows may train a model. {AGAIN}")
+    for entry in named:
+        who = f"{entry.get('model')} ({entry.get('role')})"
+        if "settled" not in entry:
+            raise DataError(f"{manifest}: does not say whether the terms of {who} allow training: an older version wrote it. {AGAIN}")
+        if entry["settled"] is not True:
+            said = (entry.get("terms") or {}).get("says", "")
+            raise DataError(
+                f"{manifest}: the terms of {who} were not settled ({said}). Read them; if you may train on its outputs, say so under "
+                f"`terms` in the recipe and export again."
+            )
 
 
 def _verify(path: Path, entry: Mapping[str, Any], manifest: Path) -> None:

@@ -78,6 +78,7 @@ def card(config: TrainConfig, manifest: Manifest, stage: str, tokenizer: Any) ->
         "stage": stage,
         "system": manifest.task.system,
         "manifest_sha256": manifest.sha256,
+        "teachers": manifest.teachers,
         "template": described.source,
         "template_sha256": described.sha256,
         "stop": described.stop,

@@ -302,6 +302,19 @@ def _share(part: int, whole: int) -> str:
     return f"{percent(part / whole)} ({_interval(*wilson(part, whole))})"
 
 
+def _terms(teachers: list[dict[str, Any]]) -> list[str]:
+    """What the terms of each model say of training on its outputs, and whose decision it was, one line a model."""
+    lines = {}
+    for teacher in teachers:
+        terms, decision = teacher.get("terms") or {}, teacher.get("decision")
+        lines[teacher.get("model")] = (
+            f"Terms of {teacher.get('model')}: may outputs train another model? {terms.get('may_train', 'not said')}"
+            + (f": {terms['says']} ({terms.get('source')})" if terms.get("says") else "")
+            + (f". Decided by {decision['by']}: {decision['decision']}" if decision else "")
+        )
+    return list(lines.values())
+
+
 def _data(run: Run) -> dict[str, Any] | None:
     if run.manifest is None:
         return None
@@ -318,6 +331,7 @@ def _data(run: Run) -> dict[str, Any] | None:
     if teachers:
         named = [f"{t.get('role')}: {t.get('model')}{' (simulated, no language model)' if t.get('simulated') else ''}" for t in teachers]
         lines.append("Who wrote them: " + "; ".join(named) + ".")
+        lines += _terms(teachers)
     clean = (manifest.get("decontamination") or {}).get("passed")
     lines.append(f"Decontamination {'passed' if clean else 'was not passed'}.")
     review = (data.get("review") or {}).get("rates") or []

@@ -146,6 +146,7 @@ class ChatServer:
         self.reply: Callable[[dict[str, Any], int], Reply] = lambda body, nth: chat("hello")
         self.seen: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
+        self.keys: list[str] = []
         lock, server = threading.Lock(), self
 
         class Handler(BaseHTTPRequestHandler):
@@ -157,6 +158,7 @@ class ChatServer:
                 with lock:
                     server.seen[key] += 1
                     server.bodies.append(body)
+                    server.keys.append(self.headers.get("Authorization", ""))
                     nth = server.seen[key]
                 status, headers, data = server.reply(body, nth)
                 self.send_response(status)
@@ -180,3 +182,33 @@ def server() -> Iterator[ChatServer]:
     yield server
     server.http.shutdown()
     server.http.server_close()
+
+
+MESSAGES = (
+    "Where is my parcel? It should have come on Monday.",
+    "The blue lamp that I ordered never arrived, please look into it.",
+    "Still waiting for the shoes, the driver said tomorrow and nobody came.",
+    "Your tracking page says delivered but there is nothing at my door.",
+    "How long does a delivery to the islands take at the moment?",
+    "I have been home all day and no courier rang the bell.",
+    "Two weeks late already, and the birthday is over now.",
+    "Can you tell me which depot holds the garden chairs?",
+)
+
+
+@pytest.fixture
+def shop_reply() -> Callable[[dict[str, Any], int], Reply]:
+    """A teacher of the small shop behind HTTP: different messages, right answers, scores."""
+
+    def reply(body: dict[str, Any], nth: int) -> Reply:
+        system, user = body["messages"][0]["content"], body["messages"][-1]["content"]
+        if system.startswith(("You write", "You rewrite")):
+            start = sum(map(ord, user)) % len(MESSAGES)
+            return chat(json.dumps([MESSAGES[(start + n) % len(MESSAGES)] for n in range(4)]))
+        if system.startswith("You judge"):
+            return chat('{"answer": 5, "input": 5, "reason": "right"}')
+        if system.startswith("You compare"):
+            return chat('{"better": "A", "reason": "first"}')
+        return chat('{"intent": "late", "entities": {}, "decision": "wait"}')
+
+    return reply

@@ -105,7 +105,7 @@ def test_a_wrong_recipe_is_one_clear_line_and_exit_2(
     monkeypatch.chdir(tmp_path)
     assert old in RECIPE
     (tmp_path / "r.yaml").write_text(RECIPE.replace(old, new).format(root=ROOT))
-    assert run("generate", "--recipe", "r.yaml") == 2
+    assert run("generate", "--recipe", "r.yaml", "--terms", "a test") == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert message in errors[0]

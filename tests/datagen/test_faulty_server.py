@@ -28,6 +28,7 @@ mix: {{seed: 16, topic: 40, adversarial: 16, reasoning: 8, preference: 12}}
 concurrency: 8
 attempts: 3
 retries: 6
+terms: {{openai/local: {{decision: a scripted server, by: tests}}}}
 """
 
 

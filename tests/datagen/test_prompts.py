@@ -6,8 +6,8 @@ import pytest
 
 from datagen.errors import ConfigError
 from datagen.plan import make_plan
-from datagen.prompts import PROMPTS, load_prompt, render
-from datagen.taxonomy import Taxonomy
+from datagen.prompts import GIVEN, PROMPTS, load_prompt, render
+from datagen.taxonomy import Taxonomy, load_taxonomy
 
 
 @pytest.mark.parametrize("path", sorted(PROMPTS.glob("*.md")), ids=lambda p: p.stem)
@@ -59,3 +59,26 @@ def test_every_part_of_a_brief_has_a_line_of_its_own(shop: Taxonomy, generator: 
     starts = [line.split(":")[0] for line in lines]
     assert {"Topic", "About", "Tone", "Number of inputs"} <= set(starts)
     assert lines[-1] == f"Number of inputs: {item.count}"
+
+
+@pytest.mark.parametrize("name", ["answer", "reason", "judge", "compare"])
+def test_the_long_part_of_a_prompt_comes_first_and_is_the_same_for_every_item(name: str) -> None:
+    """A provider caches the longest common beginning, from 1,024 tokens on: here the task, its labels and its policy."""
+    taxonomy, _ = load_taxonomy(Path(__file__).parents[2] / "taxonomies/banking_support.yaml")
+    variables = {"task": taxonomy.task, "labels": taxonomy.labels(), "policy": taxonomy.policy_lines()}
+    texts = []
+    for number in range(3):
+        given = dict.fromkeys(GIVEN[name], f"{number} is this one's own")
+        _, messages = render(name, {**variables, "item": None, **given})
+        assert [m.role for m in messages] == ["system", "user"]
+        texts.append("\n".join(m.content for m in messages))
+    shared = next(i for i, signs in enumerate(zip(*texts, strict=False)) if len(set(signs)) > 1)
+    assert shared > 4_500
+    assert len(texts[0]) - shared < 200
+
+
+@pytest.mark.parametrize("name", ["write_inputs", "rewrite_input", "write_adversarial"])
+def test_no_prompt_s_system_message_depends_on_the_item(name: str) -> None:
+    system = (PROMPTS / f"{name}.md").read_text().split("[user]")[0].split("[system]")[1]
+    assert "item" not in system
+    assert "{{ task.input }}" in system

@@ -285,3 +285,18 @@ def test_ten_thousand_rows_are_written_in_seconds(store: Store) -> None:
     started = time.monotonic()
     fill(store, 3000)
     assert time.monotonic() - started < 20
+
+
+def test_a_store_from_before_terms_were_kept_gets_the_column_and_keeps_its_rows(tmp_path: Path) -> None:
+    store = Store(tmp_path / "old.duckdb")
+    with store.writing():
+        store.start_run("r1", "generate", {"name": "old"}, {"retort": "0.1.0"})
+    with store._connect(read_only=False) as con:
+        con.execute("ALTER TABLE runs DROP COLUMN terms")
+        con.execute("UPDATE settings SET value = '1' WHERE name = 'version'")
+    store = Store(tmp_path / "old.duckdb")
+    assert store.query("SELECT id, terms FROM runs") == [{"id": "r1", "terms": None}]
+    assert store.terms_of_runs() == []
+    with store.writing():
+        store.start_run("r2", "generate", {}, {}, [{"model": "m", "settled": True}])
+    assert store.terms_of_runs() == [[{"model": "m", "settled": True}]]

@@ -168,7 +168,7 @@ def _write_export(folder: Path, *, train: int = 48, held_out: int = 8, **manifes
         "recipe": {},
         "task": TASK,
         "files": entries,
-        "teachers": [{"role": "teacher", "model": "offline/toy", "simulated": True, "terms": {}}],
+        "teachers": [{"role": "teacher", "model": "offline/toy", "simulated": True, "terms": {}, "settled": True}],
         "decontamination": {"passed": True, "sets": []},
         "data": {},
         **manifest,

@@ -66,6 +66,15 @@ def test_missing_data_says_how_to_make_it(tmp_path: Path) -> None:
         ({"decontamination": {"passed": False}}, r"decontamination\.passed is False"),
         ({"task": {"labels": 3}}, "not a manifest"),
         ({"files": 3}, "not a manifest"),
+        ({"teachers": []}, "names no teacher"),
+        (
+            {"teachers": [{"role": "teacher", "model": "m", "terms": {}}]},
+            r"terms of m \(teacher\) allow training: an older version wrote it",
+        ),
+        (
+            {"teachers": [{"role": "weak", "model": "m", "terms": {"says": "not for rivals"}, "settled": False}]},
+            r"terms of m \(weak\) were not settled \(not for rivals\)",
+        ),
     ],
 )
 def test_a_manifest_that_cannot_be_trusted_is_refused(
