@@ -28,8 +28,27 @@ class Price(Record):
     output_per_million: float = Field(ge=0)
 
 
+class Limits(Record):
+    """Rates that an endpoint may be asked at, per minute. What the provider's headers say can only lower them."""
+
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    tokens_per_minute: float | None = Field(default=None, gt=0)
+    input_tokens_per_minute: float | None = Field(default=None, gt=0)
+    output_tokens_per_minute: float | None = Field(default=None, gt=0)
+
+    def by_name(self) -> dict[str, float]:
+        """The rates that are set: {"requests": 500.0, ...}."""
+        return {name.removesuffix("_per_minute"): rate for name, rate in self.model_dump(exclude_none=True).items()}
+
+
 class ModelConfig(Record):
-    """One model in one role. `params` go to litellm as they are (api_base, top_p, ...)."""
+    """One model in one role. `params` go to the provider as they are (top_p, ...).
+
+    api_bases   endpoints that serve the model; more than one are balanced by load and health
+    limits      rates per endpoint
+    structured  how an answer's JSON schema is sent; `auto` is what the provider can
+    lane        `auto` asks OpenAI-compatible endpoints directly and all others by litellm; `litellm` asks all by litellm
+    """
 
     model: str
     temperature: float = Field(default=1.0, ge=0, le=2)
@@ -37,6 +56,16 @@ class ModelConfig(Record):
     timeout_s: float = Field(default=120.0, gt=0)
     price: Price | None = None
     params: Mapping[str, Any] = Field(default_factory=dict)
+    api_bases: tuple[str, ...] = ()
+    limits: Limits = Limits()
+    structured: Literal["auto", "json_schema", "tool", "none"] = "auto"
+    lane: Literal["auto", "litellm"] = "auto"
+
+    @model_validator(mode="after")
+    def _names_its_endpoints_once(self) -> Self:
+        if self.api_bases and "api_base" in self.params:
+            raise ValueError("api_bases and params.api_base both name endpoints; keep api_bases")
+        return self
 
     @property
     def open_params(self) -> dict[str, Any]:

@@ -110,11 +110,13 @@ class Request(Record):
     messages: tuple[Message, ...]
     params: Mapping[str, Any]
     sample: str
+    response_schema: Mapping[str, Any] | None = None
 
     @cached_property
     def id(self) -> str:
-        """Hash of model, messages, params and sample."""
-        return content_hash([self.model, [m.model_dump() for m in self.messages], dict(self.params), self.sample])
+        """Hash of model, messages, params, sample, and of the schema of the answer where one is sent."""
+        asked = [self.model, [m.model_dump() for m in self.messages], dict(self.params), self.sample]
+        return content_hash(asked if self.response_schema is None else [*asked, dict(self.response_schema)])
 
 
 class Response(Record):

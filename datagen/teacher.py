@@ -1,4 +1,5 @@
-"""Request to Response: the only door to a model. litellm speaks to the provider, tenacity retries what may pass.
+"""Request to Response: the only door to a model. Two lanes behind it, litellm for every provider and a direct one for endpoints
+that speak OpenAI's protocol; pace.py says when a try may be sent, tenacity retries what may pass.
 
 Prices come from litellm's bundled map (never fetched) or from the recipe; a model with neither is refused, because a run
 whose cost nobody can tell is not run.
@@ -7,19 +8,23 @@ whose cost nobody can tell is not run.
 import asyncio
 import atexit
 import gc
+import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import tenacity
 
-from datagen import offline
+from datagen import direct, offline, prices, wire_schema
 from datagen.config import ModelConfig
+from datagen.direct import CallFailed, DirectLane, Reply
 from datagen.errors import ConfigError, TeacherError
+from datagen.pace import Breaker, Pace, Pool, Size, Used, retry_after_s
 from datagen.records import Request, Response
 from datagen.secrets import redact
 
@@ -34,12 +39,17 @@ _FINAL = (
     "UnsupportedParamsError",
 )
 _FATAL = ("AuthenticationError", "NotFoundError", "PermissionDeniedError", "BudgetExceededError")
+_OVERLOADED = ("RateLimitError", "ServiceUnavailableError", "Timeout")
+_UNREACHABLE = ("ClientConnectorError", "ConnectError", "ConnectionRefusedError")
 _MAX_WAIT_S = 60.0
-POISONED = ("1.82.7", "1.82.8")  # releases of litellm that sent keys away; removed from the index, yet still in caches and mirrors
+_PATIENCE = 10  # tries that wait out a rate limit, for each one that the recipe's `retries` allows
+_BACKOFF = tenacity.wait_exponential_jitter(multiplier=0.2, max=20)
+# Anthropic caches no shorter prompt (docs.claude.com, prompt caching); where the price map names a longer least, that counts
+_CACHED_FROM_TOKENS = 1024
 
 
 class FatalTeacherError(TeacherError):
-    """Every call would fail alike: a wrong key, an unknown model."""
+    """Every call would fail alike: a wrong key, an unknown model, or too many failures to go on."""
 
 
 def refuse_poisoned(installed: str) -> None:
@@ -72,145 +82,357 @@ def _litellm() -> Any:
     return litellm
 
 
+class Lane(Protocol):
+    """One try of a call, by whichever way."""
+
+    async def call(self, request: Request, base: str, extra: Mapping[str, Any]) -> Reply:
+        """The reply of the endpoint at `base`. Raises CallFailed."""
+
+
+class _Line(NamedTuple):
+    """How one role's model is reached. Roles with the same model at the same endpoints share pool and breaker."""
+
+    config: ModelConfig
+    lane: Lane
+    pool: Pool
+    breaker: Breaker
+    prices: prices.TokenPrices
+    schema: wire_schema.How
+    objects_only: bool
+
+
 class Teacher:
-    """The models of a recipe's roles behind one call. Use within one event loop."""
+    """The models of a recipe's roles behind one call. Use within one event loop.
+
+    concurrency  the most calls in flight to one endpoint
+    retries      tries per call on errors that may pass; waiting for a rate limit takes none of them
+    on_failure   told of every try that brought no answer: request, the error's name, its message
+    share        of every rate that is learned, for one of several processes that ask the same endpoints
+    """
 
     def __init__(
-        self, roles: Mapping[str, ModelConfig], *, concurrency: int, retries: int, on_failure: OnFailure, side_file: Path | None = None
+        self,
+        roles: Mapping[str, ModelConfig],
+        *,
+        concurrency: int,
+        retries: int,
+        on_failure: OnFailure,
+        side_file: Path | None = None,
+        share: float = 1.0,
     ) -> None:
-        self._roles = roles
         self._retries = retries
         self._on_failure = on_failure
-        self._gate = asyncio.Semaphore(concurrency)
-        self.prices = {role: self._price(role, config) for role, config in roles.items()}
-        self._side_file = side_file
-        self._offline_ready = False
-
-    def _price(self, role: str, config: ModelConfig) -> tuple[float, float, float]:
-        """US dollars per input, cached input and output token."""
-        where = f"teachers.{role}"
-        if config.model.startswith(OFFLINE):
-            if config.model.removeprefix(OFFLINE) not in offline.MODELS:
-                known = ", ".join(OFFLINE + name for name in offline.MODELS)
-                raise ConfigError(f"{where}.model is {config.model!r}: there is no such offline teacher; there are {known}.")
-            return 0.0, 0.0, 0.0
-        try:
-            _, provider, _, _ = _litellm().get_llm_provider(config.model, api_base=config.params.get("api_base"))
-        except Exception as error:  # litellm raises its BadRequestError for a provider it does not know
-            raise ConfigError(
-                f"{where}.model is {config.model!r}: no provider of that name is known. Write provider/model, for example openai/gpt-4o."
-            ) from error
-        missing = _litellm().validate_environment(config.model)["missing_keys"]
-        if missing and "api_key" not in config.params and "api_base" not in config.params:
-            raise ConfigError(
-                f"{where}.model is {config.model!r}: {provider} needs {' and '.join(missing)} in the environment. Set it and run again."
+        self._secrets = _secrets(roles.values())
+        shared: dict[tuple[str, tuple[str, ...]], tuple[Pool, Breaker]] = {}
+        self._lines: dict[str, _Line] = {}
+        for role, config in roles.items():
+            where = f"teachers.{role}"
+            direct_lane = config.lane == "auto" and direct.speaks(config.model, config.params)
+            bases = direct.endpoints(config.model, config, where) if direct_lane else _litellm_endpoints(config, where)
+            key = config.model, bases
+            if key not in shared:
+                limits = config.limits.by_name()
+                paces = [Pace(ceiling=concurrency, limits={n: r * share for n, r in limits.items()}, share=share, url=b) for b in bases]
+                shared[key] = Pool(paces), Breaker()
+            self._lines[role] = _Line(
+                config,
+                DirectLane(config.model, config) if direct_lane else _LitellmLane(config, side_file),
+                *shared[key],
+                _prices(config, where, direct_lane),
+                _how(config, direct_lane),
+                objects_only=config.model.partition("/")[0] not in ("hosted_vllm", "lm_studio"),
             )
-        if config.price is not None:
-            return config.price.input_per_million / 1e6, config.price.input_per_million / 1e6, config.price.output_per_million / 1e6
-        try:
-            info = _litellm().get_model_info(config.model)
-        except Exception as error:
-            raise ConfigError(
-                f"{where}.model is {config.model!r}, whose price is not known. "
-                f"Set {where}.price: {{input_per_million: ..., output_per_million: ...}} (0 for a server of your own)."
-            ) from error
-        inputs, outputs = float(info.get("input_cost_per_token") or 0), float(info.get("output_cost_per_token") or 0)
-        return inputs, float(info.get("cache_read_input_token_cost") or inputs), outputs
+        self.prices = {role: (line.prices.input, line.prices.cached, line.prices.output) for role, line in self._lines.items()}
 
     def worst_case_usd(self, request: Request) -> float:
-        """The most that one try of a call can cost: a token per 2 characters of prompt, and all of max_tokens."""
-        inputs, _, outputs = self.prices[request.role]
-        characters = sum(len(message.content) for message in request.messages)
-        return inputs * (characters / 2 + 16) + outputs * self._roles[request.role].max_tokens
+        """The most that one try of a call can cost: a token per 2 characters of prompt (more beyond ASCII), and all of max_tokens."""
+        line = self._lines[request.role]
+        texts = [message.content for message in request.messages]
+        if request.response_schema is not None:
+            texts.append(json.dumps(dict(request.response_schema)))
+        # byte-level tokenizers spend at most a token a byte; on ASCII text they were never seen to spend one on 2 characters
+        tokens = 16 + sum(len(text) / 2 if text.isascii() else len(text.encode()) - len(text) / 2 for text in texts)
+        answers = int(request.params.get("n") or 1) * max(line.config.max_tokens, _max_tokens(request, line.config))
+        return max(line.prices.input, line.prices.written) * tokens + line.prices.output * answers
 
     async def complete(self, request: Request) -> Response:
         """The model's answer, after retries of what may pass.
 
         Raises FatalTeacherError for what every call would meet, TeacherError for this call's end.
         """
-        attempts = 0
-        started = time.monotonic()
+        line = self._lines[request.role]
+        self._stop_if_hopeless(request, line)
+        size = Size(sum(len(message.content) for message in request.messages), _max_tokens(request, line.config))
+        extra = wire_schema.parameters(request.response_schema, line.schema, objects_only=line.objects_only)
+        tries = _Tries(self._retries)
         async for attempt in tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(self._retries),
+            stop=tries.are_over,
             wait=_wait,
-            retry=tenacity.retry_if_exception(lambda error: _kind(error) == "passing"),
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, CallFailed) and error.kind == "passing"),
             retry_error_callback=_give_up,
         ):
             with attempt:
-                attempts += 1
+                place = await line.pool.enter(size)
+                now = asyncio.get_running_loop().time
                 try:
-                    async with self._gate:
-                        started = time.monotonic()
-                        answer = await self._call(request)
-                except Exception as error:
-                    kind = _kind(error)
-                    if kind == "bug":
-                        raise
-                    self._on_failure(request, type(error).__name__, redact(str(error)))
-                    if kind == "fatal":
-                        raise FatalTeacherError(f"{request.model}: {_first_line(error)}") from error
-                    if kind == "final" or attempts == self._retries:
-                        raise TeacherError(f"{type(error).__name__} after {attempts} tries: {_first_line(error)}") from error
+                    reply = await line.lane.call(request, place.pace.url, extra)
+                    line_used = Used(reply.prompt_tokens, reply.completion_tokens, reply.cached_tokens)
+                    place.pace.learn(now(), reply.headers)
+                    place.pace.settle(now(), size, place.estimate, line_used)
+                except CallFailed as error:
+                    asked = retry_after_s(error.headers, time.time)
+                    place.pace.learn(now(), error.headers)
+                    if error.overloaded:
+                        place.pace.overloaded(now(), place.sent_at, asked)
+                    if error.unreachable:
+                        place.pace.unreachable(now(), place.sent_at)
+                    elsewhere = error.unreachable and any(pace.healthy for pace in line.pool.paces)
+                    if elsewhere or error.name == "RateLimitError":
+                        tries.waited += 1
+                    else:
+                        tries.counted += 1
+                    # the pool holds all back until Retry-After, and leads past an endpoint that is not there
+                    error.wait_s = 0.0 if elsewhere or (error.overloaded and asked is not None) else asked
+                    self._failed(request, line, error, tries)
                     raise
-        return self._response(request, answer, time.monotonic() - started, attempts)
+                finally:
+                    line.pool.leave(place)
+        line.breaker.note()
+        latency_s = asyncio.get_running_loop().time() - place.sent_at
+        return self._response(request, line, reply, size, latency_s, tries.total + 1)
 
-    async def _call(self, request: Request) -> Any:
-        config, litellm = self._roles[request.role], _litellm()
-        if request.model.startswith(OFFLINE) and not self._offline_ready:
-            offline.register(self._side_file)
-            self._offline_ready = True
-        return await litellm.acompletion(
-            model=request.model,
-            messages=[message.model_dump() for message in request.messages],
-            timeout=config.timeout_s,
-            metadata={"request_id": request.id},
-            num_retries=0,
-            max_retries=0,
-            **{**request.params, **config.secret_params()},
-        )
+    def _failed(self, request: Request, line: _Line, error: CallFailed, tries: "_Tries") -> None:
+        """Report a failed try; raise what ends the call or the run. Returns where another try is due."""
+        message = self._redacted(error.message)
+        self._on_failure(request, error.name, message)
+        if error.kind == "fatal":
+            raise FatalTeacherError(f"{request.model}: {error.name}: {_first_line(message)}") from error
+        if error.kind == "passing" and not tries.are_over():
+            return
+        told = f"{error.name} after {tries.total} tries: {_first_line(message)}"
+        if error.unreachable and not any(pace.answered for pace in line.pool.paces):
+            raise FatalTeacherError(f"{request.model}: {told}") from error
+        line.breaker.note(error.name, _first_line(message))
+        self._stop_if_hopeless(request, line)
+        raise TeacherError(told) from error
 
-    def _response(self, request: Request, answer: Any, latency_s: float, attempts: int) -> Response:
-        choice, usage = answer.choices[0], answer.usage
-        details = getattr(usage, "prompt_tokens_details", None)
-        cached = int(getattr(details, "cached_tokens", None) or 0) if details is not None else 0
-        inputs, cached_price, outputs = self.prices[request.role]
-        prompt_tokens, completion_tokens = int(usage.prompt_tokens or 0), int(usage.completion_tokens or 0)
+    def _stop_if_hopeless(self, request: Request, line: _Line) -> None:
+        verdict = line.breaker.verdict
+        if verdict is not None:
+            raise FatalTeacherError(
+                f"{request.model}: stopped, because the run cannot succeed like this: {verdict}. "
+                "What was answered is kept; mend the cause and run again."
+            )
+
+    def _redacted(self, message: str) -> str:
+        for secret in self._secrets:
+            message = message.replace(secret, "***")
+        return message
+
+    def _response(self, request: Request, line: _Line, reply: Reply, size: Size, latency_s: float, attempts: int) -> Response:
+        prompt_tokens, completion_tokens = reply.prompt_tokens, reply.completion_tokens
+        if not reply.usage_known:  # a server that does not say what it billed: better an estimate than nothing
+            prompt_tokens, completion_tokens = math.ceil(size.characters / 4), math.ceil(len(reply.text) / 4)
         return Response(
             request_id=request.id,
-            text=choice.message.content or "",
-            reasoning=getattr(choice.message, "reasoning_content", None),
-            finish_reason=str(choice.finish_reason or "stop"),
+            text=reply.text,
+            reasoning=reply.reasoning,
+            finish_reason=reply.finish_reason,
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
-            cached_tokens=cached,
-            cost_usd=inputs * (prompt_tokens - cached) + cached_price * cached + outputs * completion_tokens,
+            cached_tokens=reply.cached_tokens,
+            cost_usd=line.prices.cost_usd(prompt_tokens, reply.cached_tokens, reply.written_tokens, completion_tokens),
             latency_s=round(latency_s, 4),
             attempts=attempts,
         )
 
 
-def _kind(error: BaseException) -> str:
-    """passing (a retry may help), final (this call never will), fatal (no call will), bug (not the provider's)."""
-    names = {cls.__name__ for cls in type(error).__mro__}
-    if names & set(_FATAL):
-        return "fatal"
+class _Tries:
+    """How often a call was tried: counted against the recipe's `retries`, or waited out (a rate limit, an endpoint that is gone)."""
+
+    def __init__(self, retries: int) -> None:
+        self._retries = retries
+        self.counted = self.waited = 0
+
+    @property
+    def total(self) -> int:
+        return self.counted + self.waited
+
+    def are_over(self, state: object = None) -> bool:
+        return self.counted >= self._retries or self.waited >= self._retries * _PATIENCE
+
+
+class _LitellmLane:
+    """One model by litellm, which knows every provider's protocol."""
+
+    def __init__(self, config: ModelConfig, side_file: Path | None) -> None:
+        self._config = config
+        self._side_file = side_file
+        self._ready = not config.model.startswith(OFFLINE)
+        self._cached_from = _cached_from_tokens(config)
+
+    async def call(self, request: Request, base: str, extra: Mapping[str, Any]) -> Reply:
+        """One try. Raises CallFailed."""
+        litellm = _litellm()
+        if not self._ready:
+            offline.register(self._side_file)
+            self._ready = True
+        endpoint = {"api_base": base} if base else {}
+        try:
+            answer = await litellm.acompletion(
+                model=request.model,
+                messages=self._messages(request),
+                timeout=self._config.timeout_s,
+                metadata={"request_id": request.id},
+                num_retries=0,
+                max_retries=0,
+                **{**request.params, **endpoint, **extra},
+            )
+        except Exception as error:
+            failed = _translated(error)
+            if failed is None:  # not the provider's: a bug
+                raise
+            raise failed from error
+        return _reply(answer)
+
+    def _messages(self, request: Request) -> list[dict[str, Any]]:
+        messages: list[dict[str, Any]] = [message.model_dump() for message in request.messages]
+        first = messages[0]
+        if self._cached_from is not None and first["role"] == "system" and len(first["content"]) / 4 >= self._cached_from:
+            # Anthropic caches what it is asked to; written once at 1.25 times the price, read at a tenth of it
+            first["content"] = [{"type": "text", "text": first["content"], "cache_control": {"type": "ephemeral"}}]
+        return messages
+
+
+def _reply(answer: Any) -> Reply:
+    usage = getattr(answer, "usage", None)
+    details = getattr(usage, "prompt_tokens_details", None)
+    written = getattr(details, "cache_creation_tokens", None) or getattr(usage, "cache_creation_input_tokens", None)
+    headers = (getattr(answer, "_hidden_params", None) or {}).get("additional_headers") or {}
+    text, reasoning, finish = "", None, "unreadable"
+    if answer.choices:
+        choice = answer.choices[0]
+        calls = getattr(choice.message, "tool_calls", None)
+        text = choice.message.content or (str(calls[0].function.arguments) if calls else "")
+        reasoning = getattr(choice.message, "reasoning_content", None)
+        finish = "stop" if calls and choice.finish_reason == "tool_calls" else str(choice.finish_reason or "stop")
+    return Reply(
+        text=text,
+        reasoning=reasoning,
+        finish_reason=finish,
+        prompt_tokens=int(getattr(usage, "prompt_tokens", None) or 0),
+        completion_tokens=int(getattr(usage, "completion_tokens", None) or 0),
+        cached_tokens=int(getattr(details, "cached_tokens", None) or 0),
+        written_tokens=int(written or 0),
+        usage_known=usage is not None,
+        headers={name.removeprefix("llm_provider-"): value for name, value in headers.items()},
+    )
+
+
+def _translated(error: Exception) -> CallFailed | None:
+    """A provider's error as litellm raises it; None for what is no provider's."""
+    name, names = type(error).__name__, {cls.__name__ for cls in type(error).__mro__}
+    # litellm puts an empty response into its RateLimitError and the provider's headers beside it
+    headers = getattr(error, "litellm_response_headers", None) or getattr(getattr(error, "response", None), "headers", None)
+    message = str(error).removeprefix(f"litellm.{name}: ")
+    # OpenAI says 429 to an account without money: waiting does not help
+    if names & set(_FATAL) or (name == "RateLimitError" and "insufficient_quota" in str(error)):
+        return CallFailed("fatal", name, message, headers=headers)
     if names & set(_FINAL):
-        return "final"
-    if "OpenAIError" in names or isinstance(error, (TimeoutError, ConnectionError)):
-        return "passing"
-    return "bug"
+        return CallFailed("final", name, message, headers=headers)
+    if "OpenAIError" not in names and not isinstance(error, (TimeoutError, ConnectionError)):
+        return None
+    return CallFailed(
+        "passing", name, message, overloaded=bool(names & set(_OVERLOADED)), unreachable=_nobody_there(error), headers=headers
+    )
+
+
+def _nobody_there(error: BaseException | None) -> bool:
+    while error is not None:
+        if {cls.__name__ for cls in type(error).__mro__} & set(_UNREACHABLE):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _litellm_endpoints(config: ModelConfig, where: str) -> tuple[str, ...]:
+    """Where litellm asks a model; "" where it knows by itself. Raises ConfigError for an unknown provider and a missing key."""
+    if config.model.startswith(OFFLINE):
+        if config.model.removeprefix(OFFLINE) not in offline.MODELS:
+            known = ", ".join(OFFLINE + name for name in offline.MODELS)
+            raise ConfigError(f"{where}.model is {config.model!r}: there is no such offline teacher; there are {known}.")
+        return ("",)
+    given = config.api_bases or ((str(config.params["api_base"]),) if config.params.get("api_base") else ())
+    try:
+        _, provider, _, _ = _litellm().get_llm_provider(config.model, api_base=given[0] if given else None)
+    except Exception as error:  # litellm raises its BadRequestError for a provider it does not know
+        raise ConfigError(
+            f"{where}.model is {config.model!r}: no provider of that name is known. Write provider/model, for example openai/gpt-4o."
+        ) from error
+    missing = _litellm().validate_environment(config.model)["missing_keys"]
+    if missing and "api_key" not in config.params and not given:
+        raise ConfigError(
+            f"{where}.model is {config.model!r}: {provider} needs {' and '.join(missing)} in the environment. Set it and run again."
+        )
+    return given or ("",)
+
+
+def _prices(config: ModelConfig, where: str, direct_lane: bool) -> prices.TokenPrices:
+    if config.model.startswith(OFFLINE):
+        return prices.TokenPrices(0.0, 0.0, 0.0, 0.0)
+    if config.price is not None:
+        inputs, outputs = config.price.input_per_million / 1e6, config.price.output_per_million / 1e6
+        return prices.TokenPrices(inputs, inputs, inputs, outputs)
+    info = prices.entry(config.model) if direct_lane else None
+    try:
+        return prices.token_prices(info or _litellm().get_model_info(config.model))
+    except Exception as error:
+        raise ConfigError(
+            f"{where}.model is {config.model!r}, whose price is not known. "
+            f"Set {where}.price: {{input_per_million: ..., output_per_million: ...}} (0 for a server of your own)."
+        ) from error
+
+
+def _how(config: ModelConfig, direct_lane: bool) -> wire_schema.How:
+    """How the schema of an answer is sent to a model: as the recipe says, or as the provider can."""
+    if config.structured != "auto":
+        return config.structured
+    if config.model.startswith(OFFLINE):
+        return "none"
+    if direct_lane:
+        return direct.PROVIDERS[config.model.partition("/")[0]].schema
+    if _litellm().supports_response_schema(config.model):  # Anthropic's models among them: litellm makes a tool of it where it must
+        return "json_schema"
+    return "tool" if _litellm().supports_function_calling(config.model) else "none"
+
+
+def _cached_from_tokens(config: ModelConfig) -> int | None:
+    """From how many tokens on a system message is worth Anthropic's cache_control; None for models that know no such thing."""
+    provider, _, name = config.model.partition("/")
+    if provider != "anthropic" and not name.rpartition("/")[2].startswith("claude"):
+        return None
+    return max(_CACHED_FROM_TOKENS, int((prices.entry(config.model) or {}).get("prompt_cache_min_tokens") or 0))
+
+
+def _max_tokens(request: Request, config: ModelConfig) -> int:
+    said = request.params.get("max_completion_tokens") or request.params.get("max_tokens")
+    return int(said or config.max_tokens)
+
+
+def _secrets(configs: Any) -> list[str]:
+    """Keys that a provider's message might repeat."""
+    given = [str(config.params["api_key"]) for config in configs if config.params.get("api_key")]
+    named = [value for name, value in os.environ.items() if name.endswith(("_KEY", "_TOKEN", "_SECRET"))]
+    return sorted({secret for secret in [*given, *named] if len(secret) >= 8}, key=len, reverse=True)
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
-    """Seconds before the next try: what Retry-After says, or exponential with jitter."""
+    """Seconds before the next try: what the provider asked of this call alone, or exponential with jitter."""
     error = state.outcome.exception() if state.outcome else None
-    # litellm puts an empty response into its RateLimitError and the provider's headers beside it
-    headers = getattr(error, "litellm_response_headers", None) or getattr(getattr(error, "response", None), "headers", None) or {}
-    try:
-        asked = float(headers.get("retry-after", ""))
-    except ValueError:
-        asked = 0.0
-    return min(_MAX_WAIT_S, max(asked, tenacity.wait_exponential_jitter(multiplier=0.2, max=20)(state)))
+    asked = error.wait_s if isinstance(error, CallFailed) else None
+    if asked == 0.0:
+        return 0.0
+    return min(_MAX_WAIT_S, max(asked or 0.0, _BACKOFF(state)))
 
 
 def _give_up(state: tenacity.RetryCallState) -> None:
@@ -218,5 +440,5 @@ def _give_up(state: tenacity.RetryCallState) -> None:
         state.outcome.result()  # raises the last error as it was
 
 
-def _first_line(error: BaseException) -> str:
-    return redact(str(error).strip().splitlines()[0])[:300] if str(error).strip() else type(error).__name__
+def _first_line(message: str) -> str:
+    return message.strip().splitlines()[0][:300] if message.strip() else "no message"
