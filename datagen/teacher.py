@@ -165,41 +165,47 @@ class Teacher:
         size = Size(sum(len(message.content) for message in request.messages), _max_tokens(request, line.config))
         extra = wire_schema.parameters(request.response_schema, line.schema, objects_only=line.objects_only)
         tries = _Tries(self._retries)
+        try:
+            return await self._try(request, line, size, extra, tries)
+        except CallFailed as error:
+            failures = [error]
+        # tenacity's machinery costs more than the rest of a call, so it is set up only where a first try has failed
         async for attempt in tenacity.AsyncRetrying(
-            stop=tries.are_over,
-            wait=_wait,
-            retry=tenacity.retry_if_exception(lambda error: isinstance(error, CallFailed) and error.kind == "passing"),
-            retry_error_callback=_give_up,
+            stop=tries.are_over, wait=_wait, retry=tenacity.retry_if_exception_type(CallFailed), reraise=True
         ):
             with attempt:
-                place = await line.pool.enter(size)
-                now = asyncio.get_running_loop().time
-                try:
-                    reply = await line.lane.call(request, place.pace.url, extra)
-                    line_used = Used(reply.prompt_tokens, reply.completion_tokens, reply.cached_tokens)
-                    place.pace.learn(now(), reply.headers)
-                    place.pace.settle(now(), size, place.estimate, line_used)
-                except CallFailed as error:
-                    asked = retry_after_s(error.headers, time.time)
-                    place.pace.learn(now(), error.headers)
-                    if error.overloaded:
-                        place.pace.overloaded(now(), place.sent_at, asked)
-                    if error.unreachable:
-                        place.pace.unreachable(now(), place.sent_at)
-                    elsewhere = error.unreachable and any(pace.healthy for pace in line.pool.paces)
-                    if elsewhere or error.name == "RateLimitError":
-                        tries.waited += 1
-                    else:
-                        tries.counted += 1
-                    # the pool holds all back until Retry-After, and leads past an endpoint that is not there
-                    error.wait_s = 0.0 if elsewhere or (error.overloaded and asked is not None) else asked
-                    self._failed(request, line, error, tries)
-                    raise
-                finally:
-                    line.pool.leave(place)
+                if failures:
+                    raise failures.pop()
+                return await self._try(request, line, size, extra, tries)
+        raise AssertionError("the last try returns or raises")
+
+    async def _try(self, request: Request, line: _Line, size: Size, extra: Mapping[str, Any], tries: "_Tries") -> Response:
+        """One try. Raises CallFailed where another one is due, and what ends the call or the run."""
+        place = await line.pool.enter(size)
+        loop = asyncio.get_running_loop()
+        pace = place.pace
+        try:
+            reply = await line.lane.call(request, pace.url, extra)
+            now = loop.time()
+            pace.learn(now, reply.headers)
+            pace.settle(now, size, place.estimate, Used(reply.prompt_tokens, reply.completion_tokens, reply.cached_tokens))
+        except CallFailed as error:
+            now, asked = loop.time(), retry_after_s(error.headers, time.time)
+            pace.learn(now, error.headers)
+            if error.overloaded:
+                pace.overloaded(now, place.sent_at, asked)
+            if error.unreachable:
+                pace.unreachable(now, place.sent_at)
+            elsewhere = error.unreachable and any(other.healthy for other in line.pool.paces)
+            tries.note(waited=elsewhere or error.name == "RateLimitError")
+            # the pool holds all back until Retry-After, and leads past an endpoint that is not there
+            error.wait_s = 0.0 if elsewhere or (error.overloaded and asked is not None) else asked
+            self._failed(request, line, error, tries)
+            raise
+        finally:
+            line.pool.leave(place)
         line.breaker.note()
-        latency_s = asyncio.get_running_loop().time() - place.sent_at
-        return self._response(request, line, reply, size, latency_s, tries.total + 1)
+        return self._response(request, line, reply, size, now - place.sent_at, tries.total + 1)
 
     def _failed(self, request: Request, line: _Line, error: CallFailed, tries: "_Tries") -> None:
         """Report a failed try; raise what ends the call or the run. Returns where another try is due."""
@@ -207,7 +213,7 @@ class Teacher:
         self._on_failure(request, error.name, message)
         if error.kind == "fatal":
             raise FatalTeacherError(f"{request.model}: {error.name}: {_first_line(message)}") from error
-        if error.kind == "passing" and not tries.are_over():
+        if error.kind == "passing" and not tries.are_over(None):
             return
         told = f"{error.name} after {tries.total} tries: {_first_line(message)}"
         if error.unreachable and not any(pace.answered for pace in line.pool.paces):
@@ -258,7 +264,12 @@ class _Tries:
     def total(self) -> int:
         return self.counted + self.waited
 
-    def are_over(self, state: object = None) -> bool:
+    def note(self, *, waited: bool) -> None:
+        self.waited += waited
+        self.counted += not waited
+
+    def are_over(self, _: object) -> bool:
+        """Whether no more are allowed; tenacity's stop condition."""
         return self.counted >= self._retries or self.waited >= self._retries * _PATIENCE
 
 
@@ -433,11 +444,6 @@ def _wait(state: tenacity.RetryCallState) -> float:
     if asked == 0.0:
         return 0.0
     return min(_MAX_WAIT_S, max(asked or 0.0, _BACKOFF(state)))
-
-
-def _give_up(state: tenacity.RetryCallState) -> None:
-    if state.outcome:
-        state.outcome.result()  # raises the last error as it was
 
 
 def _first_line(message: str) -> str:
