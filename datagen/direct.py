@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from urllib.request import getproxies
 
 import aiohttp
+from yarl import URL
 
 from datagen.config import ModelConfig
 from datagen.errors import ConfigError
@@ -149,6 +150,7 @@ class DirectLane:
         if key is not None:
             self._headers["Authorization"] = f"Bearer {key}"
         self._timeout = aiohttp.ClientTimeout(total=config.timeout_s, sock_connect=min(10.0, config.timeout_s))
+        self._urls: dict[str, URL] = {}  # parsed once for each endpoint
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: aiohttp.ClientSession | None = None
         self._held: AsyncGenerator[aiohttp.ClientSession, None] | None = None
@@ -172,10 +174,11 @@ class DirectLane:
             **self._extra,
         }
         session = await self._open()
+        url = self._urls.get(base) or self._urls.setdefault(base, URL(f"{base}/chat/completions"))
         status = 0
         try:
             async with session.post(
-                f"{base}/chat/completions",
+                url,
                 data=json.dumps(body, ensure_ascii=False).encode(),
                 headers=self._headers,
                 timeout=self._timeout,
