@@ -169,7 +169,6 @@ class Teacher:
         Raises FatalTeacherError for what every call would meet, TeacherError for this call's end.
         """
         line = self._lines[request.role]
-        self._stop_if_hopeless(request, line)
         size = Size(sum(len(message.content) for message in request.messages), _max_tokens(request, line.config))
         extra = wire_schema.parameters(request.response_schema, line.schema, objects_only=line.objects_only)
         tries = _Tries(self._retries)
@@ -193,6 +192,7 @@ class Teacher:
         loop = asyncio.get_running_loop()
         pace = place.pace
         try:
+            self._stop_if_hopeless(request, line)  # it may have tripped while this call waited for its place
             reply = await line.lane.call(request, pace.url, extra)
             now = loop.time()
             pace.learn(now, reply.headers)
@@ -296,7 +296,9 @@ class _LitellmLane:
         if not self._ready:
             offline.register(self._side_file)
             self._ready = True
-        endpoint = {"api_base": base} if base else {}
+        named: dict[str, Any] = {"api_base": base} if base else {}
+        if "tools" in extra or "tools" in request.params:
+            named["_skip_mcp_handler"] = True  # or litellm 1.106.2 looks for a package that it does not require
         try:
             answer = await litellm.acompletion(
                 model=request.model,
@@ -305,7 +307,7 @@ class _LitellmLane:
                 metadata={"request_id": request.id},
                 num_retries=0,
                 max_retries=0,
-                **{**request.params, **endpoint, **extra},
+                **{**request.params, **named, **extra},
             )
         except Exception as error:
             failed = _translated(error)
