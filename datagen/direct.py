@@ -159,7 +159,7 @@ class DirectLane:
         loop = asyncio.get_running_loop()
         if self._session is None or self._loop is not loop:
             # an async generator that is still open is closed by asyncio.run at its end, and the session with it
-            self._held = _session()
+            self._held = _session(self._headers, self._timeout)
             self._loop, self._session = loop, await anext(self._held)
         return self._session
 
@@ -180,8 +180,6 @@ class DirectLane:
             async with session.post(
                 url,
                 data=json.dumps(body, ensure_ascii=False).encode(),
-                headers=self._headers,
-                timeout=self._timeout,
                 allow_redirects=False,
             ) as response:
                 status, headers = response.status, response.headers
@@ -202,10 +200,14 @@ class DirectLane:
         return read(data, headers)
 
 
-async def _session() -> AsyncGenerator[aiohttp.ClientSession, None]:
-    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300)  # places are the Pace's business
-    jar = aiohttp.DummyCookieJar()
-    async with aiohttp.ClientSession(connector=connector, cookie_jar=jar, trust_env=bool(getproxies())) as session:
+async def _session(headers: Mapping[str, str], timeout: aiohttp.ClientTimeout) -> AsyncGenerator[aiohttp.ClientSession, None]:
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),  # places are the Pace's business
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers=headers,
+        timeout=timeout,
+        trust_env=bool(getproxies()),
+    ) as session:
         yield session
 
 
