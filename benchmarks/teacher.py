@@ -37,6 +37,7 @@ class Job(NamedTuple):
     poison: int = 0
     concurrency: int = 64
     lane: str = "auto"
+    model: str = "openai/bench"
     budget_usd: float | None = None
     max_tokens: int = 512
 
@@ -69,7 +70,7 @@ def run(job: Job) -> dict[str, Any]:
         type="extraction", system="Sort the message.", input="a message", instructions="Sort the message. " * 50, output_schema=schema
     )
     params = {"api_base": job.url, "api_key": "none"}
-    config = ModelConfig(model="openai/bench", max_tokens=job.max_tokens, price=PRICE, params=params, lane=job.lane)
+    config = ModelConfig(model=job.model, max_tokens=job.max_tokens, price=PRICE, params=params, lane=job.lane)
     store = Store(Path(job.store))
 
     async def story() -> Any:
@@ -169,9 +170,14 @@ def steady() -> list[Result]:
 
 def litellm() -> list[Result]:
     """The same rows by litellm."""
-    runs = [measure(1000, server={"latency_ms": 100}, lane="litellm") for _ in range(TIMES)]
-    where = "1,000 calls, 64 in flight, lognormal 100 ms, lane: litellm"
-    return [result("CPU per row, litellm lane", [1000 * run.client["cpu_s"] / run.client["rows"] for run in runs], "ms", where)]
+    found = []
+    # openai/ goes by the SDK of OpenAI within litellm; hosted_vllm/, as most providers, by litellm's own HTTP
+    for model in ("hosted_vllm/bench", "openai/bench"):
+        runs = [measure(1000, server={"latency_ms": 100}, lane="litellm", model=model) for _ in range(TIMES)]
+        where = "1,000 calls, 64 in flight, lognormal 100 ms, lane: litellm"
+        values = [1000 * run.client["cpu_s"] / run.client["rows"] for run in runs]
+        found.append(result(f"CPU per row, litellm lane, {model.partition('/')[0]}/", values, "ms", where))
+    return found
 
 
 def ceiling() -> list[Result]:
