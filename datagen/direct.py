@@ -132,7 +132,7 @@ def key_of(model: str, config: ModelConfig) -> str | None:
     """The key that a model's endpoint is told, if there is one."""
     provider = PROVIDERS[model.partition("/")[0]]
     key = config.params.get("api_key") or _first_set(provider.key_variables)
-    return str(key) if key else None
+    return str(key).strip() if key else None  # a key read from a file often ends with a newline, which no header may hold
 
 
 def _first_set(variables: tuple[str, ...]) -> str | None:
@@ -179,7 +179,7 @@ class DirectLane:
         try:
             async with session.post(
                 url,
-                data=json.dumps(body, ensure_ascii=False).encode(),
+                data=json.dumps(body, ensure_ascii=False).encode(errors="replace"),  # half a surrogate pair is no UTF-8
                 allow_redirects=False,
             ) as response:
                 status, headers = response.status, response.headers
@@ -212,9 +212,9 @@ async def _session(headers: Mapping[str, str], timeout: aiohttp.ClientTimeout) -
 
 
 def _place(base: str) -> str:
-    """The endpoint for messages, without a user and password that the URL may carry."""
-    scheme, _, rest = base.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+    """The endpoint for messages, without the user, password and query that a URL may carry."""
+    scheme, mark, rest = base.partition("?")[0].rpartition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
 
 
 # Names are litellm's exceptions', so that failures read alike whichever lane they came by.

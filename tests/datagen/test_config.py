@@ -115,3 +115,20 @@ def test_seeds_of_an_unknown_label_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=":2: label is 'nope'"):
         load_seeds(loaded, {"late": ""})
     assert load_seeds(loaded, {"late": "", "nope": ""}) == {"late": ("a",), "nope": ("b",)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("limits: {requests_per_minute: -1}", "teachers.teacher.limits.requests_per_minute is -1"),
+        ("limits: {rpm: 5}", "rpm is not a known key"),
+        ("lane: direkt", "teachers.teacher.lane is 'direkt'"),
+        ("structured: yaml", "teachers.teacher.structured is 'yaml'"),
+        ('api_bases: ["http://a"], params: {api_base: "http://b"}', "api_bases and params.api_base both name endpoints"),
+    ],
+)
+def test_a_teachers_settings_are_checked(tmp_path: Path, fields: str, message: str) -> None:
+    text = RECIPE.replace("{model: test/big}", "{model: test/big, " + fields + "}")
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(_write(tmp_path, text))
+    assert message in str(caught.value)

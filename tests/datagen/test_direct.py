@@ -212,6 +212,18 @@ def test_the_lane_is_chosen_by_provider_and_parameters(model: str, params: dict[
     assert speaks(model, params) is direct
 
 
+def test_a_key_that_ends_with_a_newline_and_half_a_sign_are_sent_all_the_same() -> None:
+    _, sent = ask(http(json.dumps(GOOD).encode()), api_key=KEY + "\n", stop="\ud83d")
+    assert f"Bearer {KEY}\r\n".encode() in sent
+
+
+@pytest.mark.parametrize(("location", "named"), [("/login?token=secret", "/login"), ("https://u:secret@b.org/v1", "https://b.org/v1")])
+def test_where_a_redirect_leads_is_told_without_secrets(location: str, named: str) -> None:
+    message = failure(302, {"Location": location}, b"", "http://here").message
+    assert f"redirects to {named};" in message
+    assert "secret" not in message
+
+
 @pytest.fixture
 def no_keys(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE", "HOSTED_VLLM_API_BASE", "DEEPSEEK_API_KEY"):
