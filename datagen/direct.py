@@ -131,7 +131,7 @@ def endpoints(model: str, config: ModelConfig, where: str) -> tuple[str, ...]:
 def key_of(model: str, config: ModelConfig) -> str | None:
     """The key that a model's endpoint is told, if there is one."""
     provider = PROVIDERS[model.partition("/")[0]]
-    key = config.params.get("api_key") or _first_set(provider.key_variables)
+    key = config.secret_params().get("api_key") or _first_set(provider.key_variables)
     return str(key).strip() if key else None  # a key read from a file often ends with a newline, which no header may hold
 
 
@@ -143,9 +143,10 @@ class DirectLane:
     """One model over aiohttp. The session belongs to the event loop in which it was first needed, and closes with it."""
 
     def __init__(self, model: str, config: ModelConfig) -> None:
+        params = {**config.params, **config.secret_params()}
         self._name = model.partition("/")[2]
-        self._extra = dict(config.params.get("extra_body") or {})
-        self._headers = {"Content-Type": "application/json", **(config.params.get("extra_headers") or {})}
+        self._extra = dict(params.get("extra_body") or {})
+        self._headers = {"Content-Type": "application/json", **(params.get("extra_headers") or {})}
         key = key_of(model, config)
         if key is not None:
             self._headers["Authorization"] = f"Bearer {key}"

@@ -46,6 +46,7 @@ _PATIENCE = 10  # tries that wait out a rate limit, for each one that the recipe
 _BACKOFF = tenacity.wait_exponential_jitter(multiplier=0.2, max=20)
 # Anthropic caches no shorter prompt (docs.claude.com, prompt caching); where the price map names a longer least, that counts
 _CACHED_FROM_TOKENS = 1024
+POISONED = ("1.82.7", "1.82.8")  # releases of litellm that sent keys away; removed from the index, yet still in caches and mirrors
 
 
 class FatalTeacherError(TeacherError):
@@ -128,7 +129,6 @@ class Teacher:
     ) -> None:
         self._retries = retries
         self._on_failure = on_failure
-        self._secrets = _secrets(roles.values())
         shared: dict[tuple[str, tuple[str, ...]], tuple[Pool, Breaker]] = {}
         self._lines: dict[str, _Line] = {}
         for role, config in roles.items():
@@ -217,7 +217,7 @@ class Teacher:
 
     def _failed(self, request: Request, line: _Line, error: CallFailed, tries: "_Tries") -> None:
         """Report a failed try; raise what ends the call or the run. Returns where another try is due."""
-        message = self._redacted(error.message)
+        message = redact(error.message)
         self._on_failure(request, error.name, message)
         if error.kind == "fatal":
             raise FatalTeacherError(f"{request.model}: {error.name}: {_first_line(message)}") from error
@@ -237,11 +237,6 @@ class Teacher:
                 f"{request.model}: stopped, because the run cannot succeed like this: {verdict}. "
                 "What was answered is kept; mend the cause and run again."
             )
-
-    def _redacted(self, message: str) -> str:
-        for secret in self._secrets:
-            message = message.replace(secret, "***")
-        return message
 
     def _response(self, request: Request, line: _Line, reply: Reply, size: Size, latency_s: float, attempts: int) -> Response:
         prompt_tokens, completion_tokens = reply.prompt_tokens, reply.completion_tokens
@@ -307,7 +302,7 @@ class _LitellmLane:
                 metadata={"request_id": request.id},
                 num_retries=0,
                 max_retries=0,
-                **{**request.params, **named, **extra},
+                **{**request.params, **self._config.secret_params(), **named, **extra},
             )
         except Exception as error:
             failed = _translated(error)
@@ -438,13 +433,6 @@ def _cached_from_tokens(config: ModelConfig) -> int | None:
 def _max_tokens(request: Request, config: ModelConfig) -> int:
     said = request.params.get("max_completion_tokens") or request.params.get("max_tokens")
     return int(said or config.max_tokens)
-
-
-def _secrets(configs: Any) -> list[str]:
-    """Keys that a provider's message might repeat."""
-    given = [str(config.params["api_key"]) for config in configs if config.params.get("api_key")]
-    named = [value for name, value in os.environ.items() if name.endswith(("_KEY", "_TOKEN", "_SECRET"))]
-    return sorted({secret for secret in [*given, *named] if len(secret) >= 8}, key=len, reverse=True)
 
 
 def _wait(state: tenacity.RetryCallState) -> float:

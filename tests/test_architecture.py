@@ -13,7 +13,7 @@ FILES = sorted([*(ROOT / "datagen").rglob("*.py"), *(ROOT / "train").rglob("*.py
 FLOORS = {
     "datagen": [
         {"records", "errors"},
-        {"policy", "yaml_file"},
+        {"policy", "yaml_file", "secrets"},
         {"taxonomy", "prompts", "parse", "config", "store", "filters", "offline", "pace", "prices", "wire_schema", "direct"},
         {"teacher", "terms", "plan", "ask", "generators", "judge", "review"},
         {"generate", "curate", "export", "report"},

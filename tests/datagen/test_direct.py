@@ -217,6 +217,13 @@ def test_a_key_that_ends_with_a_newline_and_half_a_sign_are_sent_all_the_same() 
     assert f"Bearer {KEY}\r\n".encode() in sent
 
 
+def test_a_key_that_the_recipe_names_by_its_variable_is_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEAM_API_KEY", KEY)
+    _, sent = ask(http(json.dumps(GOOD).encode()), api_key="${TEAM_API_KEY}", extra_headers={"X-Api-Key": "${TEAM_API_KEY}"})
+    assert f"Bearer {KEY}\r\n".encode() in sent
+    assert f"X-Api-Key: {KEY}\r\n".encode() in sent
+
+
 @pytest.mark.parametrize(("location", "named"), [("/login?token=secret", "/login"), ("https://u:secret@b.org/v1", "https://b.org/v1")])
 def test_where_a_redirect_leads_is_told_without_secrets(location: str, named: str) -> None:
     message = failure(302, {"Location": location}, b"", "http://here").message

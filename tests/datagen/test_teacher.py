@@ -242,7 +242,7 @@ def test_a_key_in_a_providers_message_is_blotted_out(server: Any) -> None:
     teacher = Teacher({"teacher": config}, concurrency=1, retries=1, on_failure=lambda *args: told.append(args[2]))
     with pytest.raises(FatalTeacherError) as caught:
         complete(teacher, server)
-    assert told == ["401: Incorrect API key provided: ***"]
+    assert told == ["401: Incorrect API key provided: [key]"]
     assert key not in str(caught.value)
 
 
