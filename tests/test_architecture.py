@@ -25,7 +25,7 @@ FLOORS = {
         {"config"},
         {"dataset", "students"},
         {"template"},
-        {"model"},
+        {"model", "proof"},
         {"cpu", "evaluate", "merge", "retain", "watch", "report"},
         {"sft", "dpo"},
         {"run"},

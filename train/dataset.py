@@ -147,6 +147,25 @@ def read_rows(path: Path) -> list[Row]:
     return sorted(rows, key=_by_id)
 
 
+def read_training(manifest: Manifest) -> list[Row]:
+    """Read the SFT rows to train on: those with a completion.
+
+    Raises DataError where there is none, or where all have one label though the task has several: a student that has seen one
+    label answers with it always.
+    """
+    path = manifest.path("sft/train.parquet")
+    rows = [row for row in read_rows(path) if row.completion is not None]
+    if not rows:
+        raise DataError(f"{path}: no row has a completion; nothing to train on. {AGAIN}")
+    labels = {row.label for row in rows}
+    if len(manifest.task.labels) > 1 and len(labels) == 1 and None not in labels:
+        raise DataError(
+            f"{path}: all {len(rows)} rows have the label {rows[0].label!r}, the task has {len(manifest.task.labels)}. Generate rows "
+            "of the other labels, and export again."
+        )
+    return rows
+
+
 def read_pairs(path: Path) -> list[Pair]:
     """Read a preference file, sorted by id. DataError names the column or row that is wrong."""
     pairs = [

@@ -22,6 +22,7 @@ from train.config import TrainConfig
 from train.dataset import Manifest, read_pairs, read_rows, take
 from train.errors import DataError
 from train.metrics import Measure
+from train.proof import prove, prove_training
 from train.sft import build_arguments, context_of, finish, fit, known_options, minutes, save, scorer, steps_of
 from train.template import Encoded, Source
 from train.watch import History, Progress, Watch, write_json
@@ -64,16 +65,14 @@ def train_dpo(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     chosen = template.encode(tokenizer, described, chosen_sources, limit)
     rejected = template.encode(tokenizer, described, rejected_sources, limit)
     stops = model.stop_ids(net)
-    proof = template.prove(tokenizer, described, chosen_sources, chosen.rows, stops, seed=config.seed)
-    template.prove(tokenizer, described, rejected_sources, rejected.rows, stops, seed=config.seed)
+    proof = prove(tokenizer, described, chosen_sources, chosen.rows, stops, seed=config.seed)
+    prove(tokenizer, described, rejected_sources, rejected.rows, stops, seed=config.seed)
     rows, mismatched = align(chosen.rows, rejected.rows)
     dropped = {f"{side}: {reason}": ids for side, e in (("chosen", chosen), ("rejected", rejected)) for reason, ids in e.dropped.items()}
     if mismatched:
         dropped["chosen and rejected are the same"] = mismatched
     if not rows:
         raise DataError(f"{manifest.directory / 'preference/train.parquet'}: no pair can be used: {dropped}")
-    write_json(run_dir / "template_proof.json", {**_read_proof(run_dir), "preference": proof})
-
     share = model.share(net)
     folder = run_dir / "work" / "dpo"
     options = {**options, "precompute_ref_log_probs": True}
@@ -101,6 +100,8 @@ def train_dpo(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     start = sft_score(history, score, guard)
     cpu.speed_up(net, [row["prompt_ids"] + row["chosen_ids"] for row in rows], checkpointing=arguments.gradient_checkpointing)
     trainer = Trainer(model=net, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    batches = prove_training(trainer, [*chosen.rows, *rejected.rows], described)
+    write_json(run_dir / "template_proof.json", {**_read_proof(run_dir), "preference": {**proof, "batches": batches}})
     watch = Watch(
         "dpo",
         folder,

@@ -7,6 +7,9 @@ TrainError
 `-- ModelError     a student cannot be loaded
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class TrainError(Exception):
     """Something the user can mend; the message says what was found, where, and what to do."""
@@ -21,7 +24,11 @@ class DataError(TrainError):
 
 
 class TemplateError(TrainError):
-    """The chat template would train something else than inference generates."""
+    """The chat template would train something else than inference generates; `proof` is the record of what was shown so far."""
+
+    def __init__(self, message: str, proof: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.proof = proof
 
 
 class ModelError(TrainError):

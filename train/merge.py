@@ -56,6 +56,7 @@ def merge_run(config: TrainConfig, manifest: Manifest, run_dir: Path) -> dict[st
     shutil.rmtree(fresh, ignore_errors=True)
     net.save_pretrained(str(fresh))
     tokenizer.save_pretrained(str(fresh))
+    template.seal(tokenizer, fresh)
     write_json(fresh / "retort.json", card(config, manifest, stage, tokenizer))
     shutil.rmtree(run_dir / "merged", ignore_errors=True)
     fresh.rename(run_dir / "merged")

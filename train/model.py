@@ -33,6 +33,8 @@ from train import template
 from train.config import BUILT_IN, TINY, TrainConfig
 from train.errors import ConfigError, ModelError
 
+# Files of tokenizers that were saved before tokenizer.json was usual.
+OLDER_TOKENIZERS = ("vocab.json", "vocab.txt", "spiece.model")
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 
@@ -76,6 +78,9 @@ def device() -> torch.device:
 
 def load_tokenizer(student: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """Load a tokenizer with an adapted chat template and a pad token. Raises ModelError or TemplateError."""
+    folder = Path(_folder(student))
+    if folder.is_dir() and not any(folder.glob("tokenizer*")) and not any((folder / name).is_file() for name in OLDER_TOKENIZERS):
+        raise ModelError(f"{student}: has no tokenizer (tokenizer.json is missing). Copy its base's tokenizer files into it.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(_folder(student), trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, HFValidationError) as error:
@@ -91,14 +96,13 @@ def load_student(student: str, config: TrainConfig | None = None, *, adapter: Pa
     """Load a student by folder or hub id, with an adapter if one is named.
 
     `quantize` defaults to what `config.method` says. Generation stops at the template's stop token, which is added to
-    the generation config where it lacks it. Raises ModelError.
+    the generation config where it lacks it. Raises ModelError, and TemplateError when the template was edited after training.
     """
     config = config or TrainConfig()
     quantize = config.method == "qlora" if quantize is None else quantize
     where = device()
     options: dict[str, Any] = {
         "dtype": torch.bfloat16 if where.type == "cuda" else torch.float32,
-        "attn_implementation": "sdpa",
         "trust_remote_code": config.trust_remote_code,
         "use_safetensors": True,
     }
@@ -124,6 +128,9 @@ def load_student(student: str, config: TrainConfig | None = None, *, adapter: Pa
                 module.support_avx512bf16_for_cpu = False
     model.config.use_cache = True
     _set_stop_ids(model, tokenizer, student)
+    for folder in (Path(_folder(student)), adapter):
+        if folder is not None:
+            template.check_seal(tokenizer, folder, student)
     if adapter is not None:
         model = _with_adapter(model, adapter, "default")
     return Student(model.eval(), tokenizer)
@@ -133,6 +140,7 @@ def load_with_adapters(student: str, adapters: Mapping[str, Path], config: Train
     """Load one base with several named adapters: `set_adapter(name)` chooses one, `disable_adapter()` is the base."""
     model, tokenizer = load_student(student, config)
     for name, path in adapters.items():
+        template.check_seal(tokenizer, path, student)
         model = _with_adapter(model, path, name)
     return Student(model.eval(), tokenizer)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from train.config import TrainConfig
 from train.dataset import Manifest
-from train.errors import ConfigError, DataError, TrainError
+from train.errors import ConfigError, DataError, TemplateError, TrainError
 from train.watch import Progress, write_json
 
 STAGES = ("sft", "dpo", "merge", "evaluate", "report")
@@ -54,7 +54,10 @@ def run(
             continue
         try:
             result = perform(stage, config, manifest, run_dir, progress)
-        except TrainError:
+        except TrainError as error:
+            if isinstance(error, TemplateError) and error.proof:
+                write_json(config.out / "template_proof.json", {"student": config.student, **error.proof})
+                progress.note(f"what was shown until it failed is in {config.out / 'template_proof.json'}")
             if {path.name for path in run_dir.iterdir()} == {"run.json"}:
                 discard(run_dir, config.out, before)
             raise

@@ -22,9 +22,10 @@ from trl import SFTConfig, SFTTrainer
 
 from train import cpu, evaluate, model, template
 from train.config import TrainConfig, check_options
-from train.dataset import Manifest, Row, mix, read_general, read_rows, take
+from train.dataset import Manifest, Row, mix, read_general, read_rows, read_training, take
 from train.errors import ConfigError, DataError, TrainError
 from train.metrics import Measure, TaskSpec
+from train.proof import prove, prove_training
 from train.retain import Retention
 from train.template import Encoded, Source
 from train.watch import Budget, History, Progress, Watch, last_checkpoint, write_json
@@ -78,7 +79,6 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     options = config.sft_options
     known_options("train.sft", options, SFTConfig)
     prepared = prepare(config, manifest)
-    write_json(run_dir / "template_proof.json", prepared.proof)
     net, tokenizer = prepared.student
     if config.method != "full":
         net = model.add_lora(net, config)
@@ -115,6 +115,8 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     )
     trainer.retention = retention
     trainer.names = lambda batch: rows_of(batch, prepared.rows)
+    batches = prove_training(trainer, prepared.rows, template.adapt(tokenizer, config.student))
+    write_json(run_dir / "template_proof.json", {**prepared.proof, "batches": batches})
     watch = Watch(
         "sft",
         folder,
@@ -152,9 +154,7 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
 
 def prepare(config: TrainConfig, manifest: Manifest) -> Prepared:
     """Load the student and the rows, encode, and prove."""
-    rows = [row for row in read_rows(manifest.path("sft/train.parquet")) if row.completion is not None]
-    if not rows:
-        raise DataError(f"{manifest.directory / 'sft/train.parquet'}: no row has a completion; nothing to train on.")
+    rows = read_training(manifest)
     general = 0
     held: list[Row] = []
     aside: list[Row] = []
@@ -177,7 +177,7 @@ def prepare(config: TrainConfig, manifest: Manifest) -> Prepared:
     limit = min(config.max_length, context_of(student.model))
     sources = [Source(row.id, row.prompt, row.completion or "") for row in rows]
     encoding = template.encode(tokenizer, described, sources, limit)
-    proof = template.prove(tokenizer, described, sources, encoding.rows, model.stop_ids(student.model), seed=config.seed)
+    proof = prove(tokenizer, described, sources, encoding.rows, model.stop_ids(student.model), seed=config.seed)
     kept = template.encode(tokenizer, described, [Source(row.id, row.prompt, row.completion or "") for row in held], limit).rows
     validation = []
     if manifest.count("sft/validation.parquet"):
@@ -314,6 +314,7 @@ def save(net: Any, path: Path) -> None:
 def finish(best: Path, target: Path, tokenizer: Any) -> None:
     """Put the best weights in their place, with the tokenizer and template of training; remove the stage's workshop."""
     tokenizer.save_pretrained(str(best))
+    template.seal(tokenizer, best)
     shutil.rmtree(target, ignore_errors=True)
     shutil.move(best, target)
     shutil.rmtree(best.parent)

@@ -1,20 +1,22 @@
-"""Chat templates: rows to token ids with a loss mask, and the proof that training equals inference.
+"""Chat templates: rows to token ids with a loss mask, and the seal by which a trained template is known again.
 
     template = adapt(tokenizer, "the student's folder")
     encoding = encode(tokenizer, template, rows, max_length=1024)
-    proof = prove(tokenizer, template, rows, encoding.rows, stop_ids)
+    seal(tokenizer, folder)                                 after training
+    check_seal(tokenizer, folder, "the student's folder")   before the trained weights are used
 
 What is supervised is exactly what inference has to generate after the generation prompt: the answer and the stop
 token. Nothing of the prompt, and nothing that the template writes after the stop token. We tokenise and mask here,
-not in the trainer, so that it can be shown before the first step.
+not in the trainer, so that `proof` can show it before the first step.
 """
 
 import hashlib
-import random
+import json
 import re
-import unicodedata
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
 from transformers import PreTrainedTokenizerBase
@@ -33,6 +35,15 @@ FOLD = (
     "{%- set messages = [{'role': 'user', 'content': messages[0]['content'] ~ '\\n\\n' ~ messages[1]['content']}]"
     " + messages[2:] %}{%- endif %}"
 )
+
+
+# The day that a template's clock is stopped at: the one that Llama 3's own template falls back on.
+DAY = date(2024, 7, 26)
+SEAL = "template.json"
+# The label that the loss of transformers leaves out.
+IGNORED = -100
+WRITTEN_OUT = "{%- set additional_special_tokens = "
+ROLES = ("system", "user", "assistant")
 
 
 def _thinking_off(template: str) -> str:
@@ -74,6 +85,14 @@ class Template(NamedTuple):
     sha256: str
 
 
+class _Refusal(TemplateError):
+    """A template refused at a step of its description: of several attempts, the one that came furthest says what is wrong."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+
 class Source(NamedTuple):
     """A row as text, before it is rendered."""
 
@@ -91,8 +110,8 @@ class Encoded(NamedTuple):
 
     @property
     def labels(self) -> list[int]:
-        """The ids with -100, the index that the loss ignores, for the prompt."""
-        return [-100] * self.prompt_length + self.ids[self.prompt_length :]
+        """The ids, with IGNORED for the prompt."""
+        return [IGNORED] * self.prompt_length + self.ids[self.prompt_length :]
 
 
 class Encoding(NamedTuple):
@@ -105,8 +124,8 @@ class Encoding(NamedTuple):
 def adapt(tokenizer: PreTrainedTokenizerBase, where: str) -> Template:
     """Make the tokenizer's chat template one that can be trained on, and describe it.
 
-    A student without a template gets FALLBACK. A template that has no place for a system message, or that opens a
-    thinking block, is repaired (REPAIRS). Raises TemplateError when neither helps.
+    A student without a template gets FALLBACK. A template that reads the clock gets a fixed day; one that has no place
+    for a system message, or that opens a thinking block, is repaired (REPAIRS). Raises TemplateError when nothing helps.
     """
     known: Template | None = getattr(tokenizer, "adapted_template", None)
     if known and known.sha256 == _sha256(tokenizer):
@@ -124,19 +143,20 @@ def adapt(tokenizer: PreTrainedTokenizerBase, where: str) -> Template:
     if not isinstance(original, str):
         raise TemplateError(f"{where}: has several named chat templates {sorted(original)}. Keep one in its tokenizer.")
     refusals = []
+    fixed, always = _fixed(original, tokenizer, where)
     for changes in ATTEMPTS:
-        changed = original
+        changed = fixed
         for name in changes:
             changed = REPAIRS[name](changed)
         tokenizer.chat_template = changed
         try:
-            found = _describe(tokenizer, source, changes, where)
+            found = _describe(tokenizer, source, (*always, *changes), where)
             tokenizer.adapted_template = found
             return found
-        except TemplateError as error:
+        except _Refusal as error:
             refusals.append(error)
     tokenizer.chat_template = original
-    raise refusals[0]
+    raise max(refusals, key=lambda refusal: refusal.step)
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], *, generation_prompt: bool) -> str:
@@ -145,7 +165,10 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], *, gener
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt)
     except (jinja2.TemplateError, TypeError) as error:
         roles = ", ".join(message["role"] for message in messages)
-        raise TemplateError(f"the chat template refuses a conversation of {roles}: {error}") from error
+        mend = "Mend the order of roles in the data, or edit `chat_template`"
+        if undefined := re.search(r"'(\w+_token)' is undefined", str(error)):
+            mend = f"Set `{undefined[1]}` in the tokenizer's tokenizer_config.json"
+        raise TemplateError(f"the chat template refuses a conversation of {roles}: {error}. {mend}.") from error
     return str(text)
 
 
@@ -153,17 +176,23 @@ def encode(tokenizer: PreTrainedTokenizerBase, template: Template, rows: Sequenc
     """Render, tokenise and mask rows.
 
     A row longer than `max_length` tokens, without an answer, or with a special token inside its answer is left out and
-    named, never cut. Raises TemplateError when a row's training text is not generation prompt + answer + stop token.
+    named, never cut. Raises TemplateError when a row's roles are out of order, the prompt does not show all its messages,
+    or the training text is not generation prompt + answer + stop token.
     """
     prompts, answers = [], []
     for row in rows:
-        prompt = render(tokenizer, row.prompt, generation_prompt=True)
-        full = render(tokenizer, [*row.prompt, {"role": "assistant", "content": row.completion}], generation_prompt=False)
+        _check_roles(row)
+        try:
+            prompt = render(tokenizer, row.prompt, generation_prompt=True)
+            full = render(tokenizer, [*row.prompt, {"role": "assistant", "content": row.completion}], generation_prompt=False)
+        except TemplateError as error:
+            raise TemplateError(f"row {row.id}: {error}") from error
+        check_messages(row, prompt)
         prompts.append(prompt)
         answers.append(_answer_text(prompt, full, row, template))
     prompt_ids = _tokenize(tokenizer, prompts)
     full_ids = _tokenize(tokenizer, [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)])
-    special = _special_ids(tokenizer)
+    special = special_ids(tokenizer)
     encoded: list[Encoded] = []
     dropped: dict[str, list[str]] = {}
     for row, before, ids, answer in zip(rows, prompt_ids, full_ids, answers, strict=True):
@@ -176,7 +205,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, template: Template, rows: Sequenc
         elif not supervised or supervised[-1] != template.stop_id:
             raise TemplateError(
                 f"row {row.id}: its token ids end in {supervised[-1:]}, not in the stop token {template.stop!r} "
-                f"({template.stop_id}); the student would never learn to stop. Check the tokenizer's special tokens."
+                f"({template.stop_id}); the student would never learn to stop. Make {template.stop!r} a special token of the tokenizer."
             )
         elif special.intersection(supervised[:-1]):
             dropped.setdefault("special token inside the completion", []).append(row.id)
@@ -187,105 +216,155 @@ def encode(tokenizer: PreTrainedTokenizerBase, template: Template, rows: Sequenc
     return Encoding(encoded, dropped)
 
 
-def prove(
-    tokenizer: PreTrainedTokenizerBase,
-    template: Template,
-    rows: Sequence[Source],
-    encoded: Sequence[Encoded],
-    stop_ids: Iterable[int],
-    *,
-    sample: int = 64,
-    longest: int = 8,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Show on sampled and longest rows that training equals inference, and return the record of it.
-
-    `stop_ids` are those of the model's generation config. Raises TemplateError with the difference and what to set.
-    """
-    texts = {row.id: row for row in rows}
-    ordered = sorted(encoded, key=lambda row: (-len(row.ids), row.id))
-    chosen = ordered[:longest] + random.Random(seed).sample(ordered[longest:], min(sample, len(ordered[longest:])))
-    if not chosen:
-        raise TemplateError("no row is left to train on; see the reasons in run.json, and raise train.max_length if they were too long.")
-    stop_ids = list(stop_ids)
-    if template.stop_id not in stop_ids:
-        raise TemplateError(
-            f"the template ends a turn with {template.stop!r} ({template.stop_id}), but generation stops only at {stop_ids}: "
-            "answers would run on. Add it to eos_token_id in the student's generation_config.json."
-        )
-    special = _special_ids(tokenizer)
-    for row in chosen:
-        source = texts[row.id]
-        prompt = render(tokenizer, source.prompt, generation_prompt=True)
-        inference = tokenizer.apply_chat_template(source.prompt, tokenize=True, add_generation_prompt=True, return_dict=False)
-        if list(inference) != row.ids[: row.prompt_length]:
-            raise TemplateError(_difference(row.id, "prompt", str(tokenizer.decode(row.ids[: row.prompt_length])), prompt))
-        bos = tokenizer.bos_token_id
-        if bos is not None and row.ids[:2] == [bos, bos]:
-            raise TemplateError(
-                f"row {row.id}: the text begins with two {tokenizer.bos_token!r}. Remove it from the chat template, "
-                "or set add_bos_token to false in the tokenizer's configuration."
-            )
-        labels = [label for label in row.labels if label != -100]
-        expected = template.lead + source.completion.strip() + template.trail + template.stop
-        loose = template.lead + source.completion + template.trail + template.stop
-        if _decoded(tokenizer, row) not in (_normal(expected), _normal(loose)):
-            raise TemplateError(_difference(row.id, "answer", _decoded(tokenizer, row), loose))
-        if labels[-1] != template.stop_id or special.intersection(labels[:-1]):
-            raise TemplateError(f"row {row.id}: the stop token {template.stop!r} is not the one and last of the supervised tokens.")
-    shown = min(chosen, key=lambda row: (len(row.ids), row.id))
-    return {
-        "template": template.source,
-        "changes": list(template.changes),
-        "template_sha256": template.sha256,
-        "stop": {"text": template.stop, "id": template.stop_id},
-        "stop_ids": stop_ids,
-        "rows_encoded": len(encoded),
-        "rows_proved": len(chosen),
-        "longest_tokens": len(ordered[0].ids),
-        "proved": [
-            "the generation prompt is a prefix of the training text",
-            "prompt ids in training equal prompt ids at inference",
-            "the supervised bytes are the answer and the stop token, and nothing of the prompt",
-            "the stop token is among those at which generation stops",
-            "the text begins with at most one begin token",
-        ],
-        "example": {
-            "id": shown.id,
-            "prompt": tokenizer.decode(shown.ids[: shown.prompt_length]),
-            "supervised": tokenizer.decode(shown.ids[shown.prompt_length :]),
-        },
+def seal(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Keep the template that was trained on beside the weights: its hash, its stop token and its text."""
+    described = adapt(tokenizer, str(folder))
+    kept = {
+        "sha256": described.sha256,
+        "stop": {"text": described.stop, "id": described.stop_id},
+        "changes": list(described.changes),
+        "text": tokenizer.chat_template,
     }
+    (folder / SEAL).write_text(json.dumps(kept, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def check_seal(tokenizer: PreTrainedTokenizerBase, folder: Path, where: str) -> None:
+    """Refuse a template that is not the one that the weights in `folder` were trained on; weights without a seal pass.
+
+    `where` is the folder or hub id that the tokenizer came from. Raises TemplateError with the first difference.
+    """
+    path = folder / SEAL
+    if not path.is_file():
+        return
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        sha256, text, stop = kept["sha256"], str(kept["text"]), kept["stop"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise TemplateError(f"{path}: not a template's seal: {error!r}. Train again, or remove it to use the weights unchecked.") from error
+    if hashlib.sha256(text.encode()).hexdigest() != sha256:
+        raise TemplateError(f"{path}: its text was edited: it no longer has sha256 {sha256[:12]}. Train again, or restore the file.")
+    mend = f"Put the text of {path} back as its chat_template, or train again."
+    beside = folder / "chat_template.jinja"
+    templates = {where: str(tokenizer.chat_template)}
+    if beside.is_file():
+        templates[str(beside)] = beside.read_text(encoding="utf-8")
+    for name, now in templates.items():
+        if now != text:
+            raise TemplateError(
+                f"{name}: the chat template was edited after training: {folder} was trained with {sha256[:12]}, this is "
+                f"{hashlib.sha256(now.encode()).hexdigest()[:12]}. {mend}\n{difference(text, now, ('trained', 'now'))}"
+            )
+    found = tokenizer.convert_tokens_to_ids(stop["text"])
+    if found != stop["id"]:
+        raise TemplateError(
+            f"{where}: its stop token {stop['text']!r} has the id {found}, {folder} was trained with {stop['id']}: the tokenizer was "
+            "changed after training. Put the trained one back, or train again."
+        )
+
+
+def difference(expected: str, found: str, names: tuple[str, str]) -> str:
+    """Show where two texts part, in three lines."""
+    pairs = zip(expected, found, strict=False)
+    at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(expected), len(found)))
+    near = slice(max(0, at - 40), at + 60)
+    width = max(map(len, names)) + 1
+    return (
+        f"  {names[0] + ':':<{width}} {expected[near]!r}\n  {names[1] + ':':<{width}} {found[near]!r}\n  first difference at character {at}"
+    )
+
+
+def check_messages(row: Source, prompt: str) -> None:
+    """Refuse a rendered prompt that leaves out a message of its row, or shows the messages in another order."""
+    at = 0
+    for message in row.prompt:
+        content = message["content"].strip()
+        found = prompt.find(content, at)
+        if found < 0:
+            where = "in another place than its turn" if content in prompt else "not at all"
+            raise TemplateError(
+                f"row {row.id}: the chat template shows the {message['role']} message {content[:60]!r} {where}. "
+                "Use a template that writes every message in order, or put its text into the user's message."
+            )
+        at = found + len(content)
+
+
+def _check_roles(row: Source) -> None:
+    roles = [message["role"] for message in row.prompt]
+    unknown = sorted(set(roles) - set(ROLES))
+    if unknown:
+        raise TemplateError(f"row {row.id}: has the role {unknown[0]!r}; known are {', '.join(ROLES)}. Rename it in the data.")
+    if roles[-1:] != ["user"] or "system" in roles[1:]:
+        raise TemplateError(
+            f"row {row.id}: its prompt has the roles {', '.join(roles) or 'none'}; a system message comes first if there is one, and the "
+            "last message is the user's, which the completion answers. Mend the order in the data."
+        )
+
+
+def _fixed(template: str, tokenizer: PreTrainedTokenizerBase, where: str) -> tuple[str, tuple[str, ...]]:
+    """Take out of a template what would render otherwise on another day, or not at all in this version of transformers."""
+    changes = []
+    if "strftime_now" in template:
+        template = re.sub(r"strftime_now\((['\"])([^'\"]*)\1\)", lambda call: repr(DAY.strftime(call[2])), template)
+        changes.append(f"today's date fixed at {DAY}")
+        if "strftime_now(" in template:
+            raise TemplateError(
+                f"{where}: the chat template writes the date of the day in a way that cannot be fixed, so that the prompt at inference "
+                "would not be the one in training. Write a fixed date in `chat_template`."
+            )
+    if "additional_special_tokens" in template and not template.startswith(WRITTEN_OUT):
+        tokens = [str(token) for token in tokenizer.extra_special_tokens]
+        template = f"{WRITTEN_OUT}{tokens!r} -%}}{template}"
+        changes.append("additional special tokens written out")
+    return template, tuple(changes)
 
 
 def _describe(tokenizer: PreTrainedTokenizerBase, source: str, changes: tuple[str, ...], where: str) -> Template:
-    prompt = render(tokenizer, PROBE_PROMPT, generation_prompt=True)
-    full = render(tokenizer, [*PROBE_PROMPT, {"role": "assistant", "content": PROBE_ANSWER}], generation_prompt=False)
+    try:
+        prompt = render(tokenizer, PROBE_PROMPT, generation_prompt=True)
+        full = render(tokenizer, [*PROBE_PROMPT, {"role": "assistant", "content": PROBE_ANSWER}], generation_prompt=False)
+    except TemplateError as error:
+        raise _Refusal(f"{where}: {error}", 0) from error
     for message in PROBE_PROMPT:
         if message["content"] not in prompt:
-            raise TemplateError(f"{where}: the chat template leaves out the {message['role']} message. Use a template that writes it.")
+            raise _Refusal(f"{where}: the chat template leaves out the {message['role']} message. Use a template that writes it.", 1)
     if not full.startswith(prompt):
-        raise TemplateError(
-            f"{where}: "
-            + _difference("probe", "generation prompt", full[: len(prompt)], prompt)
-            + "\nTraining would show another prompt than inference gives. Edit `chat_template` so that both agree."
+        raise _Refusal(
+            f"{where}: the generation prompt is not a prefix of the training text: training would show another prompt than inference "
+            "gives. Edit `chat_template` so that what it writes under add_generation_prompt is what it writes before an assistant's "
+            "content.\n" + difference(full[: len(prompt)], prompt, ("training", "inference")),
+            2,
         )
     lead, found, rest = full[len(prompt) :].partition(PROBE_ANSWER)
-    if not found or lead.strip():
-        raise TemplateError(
-            f"{where}: "
-            + _difference("probe", "answer", full[len(prompt) :], PROBE_ANSWER)
-            + "\nThe template writes something before the answer that the generation prompt does not give."
+    if not found:
+        raise _Refusal(
+            f"{where}: the chat template changes the answer. Edit `chat_template` to write an assistant's content as it is.\n"
+            + difference(lead, PROBE_ANSWER, ("training", "inference")),
+            3,
+        )
+    if lead.strip():
+        raise _Refusal(
+            f"{where}: the chat template writes {lead!r} before the answer, which the generation prompt does not give, so that it would be "
+            "in the loss. Write it under add_generation_prompt too, or not at all.",
+            4,
         )
     stop = rest.lstrip()
     ids = _tokenize(tokenizer, [stop])[0] if stop else []
-    if not ids or ids[0] not in _special_ids(tokenizer) | set(tokenizer.added_tokens_decoder):
-        raise TemplateError(
+    if not ids or ids[0] not in special_ids(tokenizer) | set(tokenizer.added_tokens_decoder):
+        raise _Refusal(
             f"{where}: after the answer the chat template writes {rest!r}, which does not begin with one special token of "
-            "this tokenizer: the student could not learn when to stop. Let the template end the assistant's turn with "
-            "`eos_token`, or add its end-of-turn token to the tokenizer."
+            "this tokenizer: the student could not learn when to stop. Let the template end the assistant's turn with its stop token "
+            "(append \"{% if messages[-1]['role'] == 'assistant' %}{{ eos_token }}{% endif %}\" to `chat_template`), or add its "
+            "end-of-turn token to the tokenizer.",
+            5,
         )
     text = str(tokenizer.convert_ids_to_tokens(ids[0]))
+    if prompt.rstrip().endswith(text) and not _ends_each_turn(tokenizer, text):
+        raise _Refusal(
+            f"{where}: after the answer the chat template writes {text!r}, which is how it opens the assistant's turn, not a stop token: "
+            "the student could not learn when to stop. Write it only under add_generation_prompt, and `eos_token` after an assistant's "
+            "content.",
+            6,
+        )
     return Template(
         source=source,
         changes=changes,
@@ -297,6 +376,12 @@ def _describe(tokenizer: PreTrainedTokenizerBase, source: str, changes: tuple[st
     )
 
 
+def _ends_each_turn(tokenizer: PreTrainedTokenizerBase, stop: str) -> bool:
+    """Whether an answer is followed by `stop` when the conversation goes on as well."""
+    going_on = [*PROBE_PROMPT, {"role": "assistant", "content": PROBE_ANSWER}, {"role": "user", "content": "What is snow?"}]
+    return render(tokenizer, going_on, generation_prompt=True).rpartition(PROBE_ANSWER)[2].lstrip().startswith(stop)
+
+
 def _sha256(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
 
@@ -304,14 +389,20 @@ def _sha256(tokenizer: PreTrainedTokenizerBase) -> str:
 def _answer_text(prompt: str, full: str, row: Source, template: Template) -> str:
     """Return what follows the generation prompt, through the stop token; the rest of the template's text is dropped."""
     if not full.startswith(prompt):
-        raise TemplateError(_difference(row.id, "generation prompt", full[: len(prompt)], prompt))
+        raise TemplateError(
+            f"row {row.id}: the generation prompt is not a prefix of the training text. Edit `chat_template` so that both agree.\n"
+            + difference(full[: len(prompt)], prompt, ("training", "inference"))
+        )
     span = full[len(prompt) :]
     # Some templates (Llama 3, Gemma) trim what they are given; then the trimmed answer is what is taught.
     for completion in (row.completion, row.completion.strip()):
         wanted = template.lead + completion + template.trail + template.stop
         if span.startswith(wanted):
             return wanted
-    raise TemplateError(_difference(row.id, "answer", span, template.lead + row.completion + template.trail + template.stop))
+    raise TemplateError(
+        f"row {row.id}: the chat template changes the answer. Edit `chat_template` to write an assistant's content as it is, or leave "
+        "the row out.\n" + difference(span, template.lead + row.completion + template.trail + template.stop, ("training", "inference"))
+    )
 
 
 def _tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
@@ -322,27 +413,7 @@ def _tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list
     return ids
 
 
-def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The ids of all special tokens, added ones among them."""
     added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     return added | set(tokenizer.all_special_ids)
-
-
-def _decoded(tokenizer: PreTrainedTokenizerBase, row: Encoded) -> str:
-    """Decode the supervised ids in their context: some decoders drop a space at the start of a text."""
-    before = str(tokenizer.decode(row.ids[: row.prompt_length], clean_up_tokenization_spaces=False))
-    whole = str(tokenizer.decode(row.ids, clean_up_tokenization_spaces=False))
-    return _normal(whole[len(before) :])
-
-
-def _normal(text: str) -> str:
-    """Qwen's tokenizer composes characters (NFC) before it splits them; that is no difference to a reader."""
-    return unicodedata.normalize("NFC", text)
-
-
-def _difference(row: str, what: str, training: str, inference: str) -> str:
-    at = next((i for i, (a, b) in enumerate(zip(training, inference, strict=False)) if a != b), min(len(training), len(inference)))
-    near = slice(max(0, at - 40), at + 60)
-    return (
-        f"row {row}: the {what} in training is not the one at inference.\n"
-        f"  training:  {training[near]!r}\n  inference: {inference[near]!r}\n  first difference at character {at}"
-    )

@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from train.dataset import Manifest, Row, mix, read_general, read_pairs, read_rows, take
+from train.dataset import Manifest, Row, mix, read_general, read_pairs, read_rows, read_training, take
 from train.errors import DataError
 
 PROMPT = [{"role": "user", "content": "hi"}]
+ANSWER = [{"role": "assistant", "content": "yes"}]
 
 
 def row(name: str) -> Row:
@@ -34,6 +35,25 @@ def test_rows_come_sorted_by_id_with_their_completion(manifest: Manifest) -> Non
 def test_an_evaluation_row_may_have_a_label_only(manifest: Manifest) -> None:
     first = read_rows(manifest.path("evaluation/real.parquet"))[0]
     assert (first.completion, first.label) == (None, "green")
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([], "no row has a completion"),
+        ([{"id": "1", "prompt": PROMPT, "completion": None, "label": "red"}], "no row has a completion"),
+        ([{"id": str(i), "prompt": PROMPT, "completion": ANSWER, "label": "red"} for i in range(3)], "all 3 rows have the label 'red'"),
+    ],
+    ids=["empty", "without completions", "one class"],
+)
+def test_a_training_split_that_teaches_nothing_is_refused_in_one_line(
+    manifest: Manifest, rows: list[dict[str, object]], words: str
+) -> None:
+    path = manifest.path("sft/train.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema=None if rows else pq.read_schema(path)), path)
+    with pytest.raises(DataError, match=words) as error:
+        read_training(manifest)
+    assert "\n" not in str(error.value)
 
 
 def test_pairs_have_both_sides(manifest: Manifest) -> None:

@@ -10,10 +10,12 @@ import torch
 from train import model
 from train.config import TrainConfig
 from train.dataset import Manifest
-from train.errors import ModelError
-from train.evaluate import generate
+from train.errors import ModelError, TemplateError
+from train.evaluate import evaluate_run, generate
 from train.merge import merge_run, read_card
+from train.predict import load_speaker
 from train.sft import train_sft
+from train.template import check_seal
 from train.watch import Silent
 
 MakeConfig = Callable[..., TrainConfig]
@@ -40,6 +42,42 @@ def test_template_stop_ids_and_system_message_travel_along(manifest: Manifest, m
     assert merged.tokenizer.chat_template == model.load_tokenizer(config.student).chat_template
     card = read_card(tmp_path / "merged")
     assert (card["system"], card["manifest_sha256"], card["stop"]) == (manifest.task.system, manifest.sha256, "<|im_end|>")
+
+
+def test_a_template_that_was_edited_after_training_is_refused_wherever_the_weights_are_used(
+    manifest: Manifest, make_config: MakeConfig, make_student: Callable[..., Path], tmp_path: Path
+) -> None:
+    student = make_student(tmp_path / "student")
+    config = make_config(student=str(student))
+    train_sft(config, manifest, tmp_path, progress=Silent())
+    merge_run(config, manifest, tmp_path)
+    kept = student / "chat_template.jinja"
+    for edited in (kept, tmp_path / "sft/chat_template.jinja"):
+        before = edited.read_text()
+        edited.write_text("{{ ' ' }}" + before)
+        for use in (
+            lambda: merge_run(config, manifest, tmp_path),
+            lambda: evaluate_run(tmp_path, config, manifest),
+            lambda: load_speaker(str(tmp_path / "sft")),
+        ):
+            with pytest.raises(
+                TemplateError, match=f"{edited if edited != kept else student}: the chat template was edited after training"
+            ):
+                use()
+        edited.write_text(before)
+    merged = tmp_path / "merged/chat_template.jinja"
+    merged.write_text("{{ ' ' }}" + merged.read_text())
+    with pytest.raises(TemplateError, match="edited after training"):
+        load_speaker(str(tmp_path / "merged"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("{", "not a template's seal"), ("{}", "not a template's seal"), ("null", "not a template's seal")]
+)
+def test_a_broken_seal_is_refused(text: str, words: str, student: Path, tmp_path: Path) -> None:
+    (tmp_path / "template.json").write_text(text)
+    with pytest.raises(TemplateError, match=words):
+        check_seal(model.load_tokenizer(str(student)), tmp_path, "student")
 
 
 def test_a_four_bit_student_is_merged_into_full_precision(

@@ -126,6 +126,15 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
         model.load_student(str(tmp_path))
 
 
+def test_a_folder_without_tokenizer_is_refused_in_one_line(tmp_path: Path, make_student: Callable[..., Path]) -> None:
+    folder = make_student(tmp_path / "s")
+    for path in [*folder.glob("tokenizer*"), *folder.glob("*.jinja")]:
+        path.unlink()
+    with pytest.raises(ModelError, match="has no tokenizer") as error:
+        model.load_student(str(folder))
+    assert "\n" not in str(error.value)
+
+
 def test_a_folder_without_weights_is_refused(tmp_path: Path, make_student: Callable[..., Path]) -> None:
     folder = make_student(tmp_path / "s")
     (folder / "model.safetensors").unlink()

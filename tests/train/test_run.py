@@ -80,6 +80,23 @@ def test_a_run_that_could_not_begin_leaves_the_last_one_in_place(done: Path, mon
     assert (Path("runs/latest").resolve(), sorted(path.name for path in Path("runs").iterdir())) == before
 
 
+def test_a_template_that_fails_its_proof_leaves_the_proof_and_no_run(
+    done: Path, make_student: Callable[..., Path], make_tokenizer: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(done)
+    tokenizer = make_tokenizer()
+    tokenizer.bos_token = "<|im_start|>"
+    tokenizer.chat_template = "{{ bos_token + bos_token }}" + tokenizer.chat_template.removeprefix("{{ bos_token }}")
+    student = make_student(tmp_path / "student", tokenizer)
+    before = Path("runs/latest").resolve()
+    assert call("run", "--recipe", "recipe.yaml", "--student", str(student)) == 2
+    proof = json.loads(Path("runs/template_proof.json").read_text())
+    Path("runs/template_proof.json").unlink()
+    assert (proof["student"], proof["passed"]) == (str(student), False)
+    assert "begins with two" in proof["fault"][0]
+    assert Path("runs/latest").resolve() == before
+
+
 def test_prediction_uses_the_merged_model_and_keeps_order_and_keys(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(done)
     prompts = [{"prompt": "What is snow?", "note": 1}, {"prompt": [{"role": "user", "content": "What is grass?"}], "note": 2}]

@@ -130,6 +130,8 @@ def test_the_whole_model_can_be_trained(manifest: Manifest, make_config: MakeCon
 def test_packed_rows_train(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(sft={"packing": True, "per_device_train_batch_size": 2, "max_steps": 2, "learning_rate": 0.01})
     assert train_sft(config, manifest, tmp_path / "run", progress=Silent())["steps"] == 2
+    proof = json.loads((tmp_path / "run/template_proof.json").read_text())
+    assert proof["batches"]["packing"]["max_difference"] <= 1e-5
 
 
 def test_an_unknown_option_is_refused_before_anything_is_loaded(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:

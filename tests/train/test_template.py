@@ -9,7 +9,8 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from train.errors import TemplateError
-from train.template import FALLBACK, Encoded, Encoding, Source, Template, adapt, encode, prove
+from train.proof import prove
+from train.template import FALLBACK, Encoded, Encoding, Source, Template, adapt, encode
 
 MakeTokenizer = Callable[..., PreTrainedTokenizerFast]
 PROMPT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is grass?"}]
