@@ -1,9 +1,12 @@
 """Metrics of a student's answers: plain functions, no model, no file.
 
 A row's completion and its reference are read once into an `Answer`. A metric turns answers into *tallies*, one line
-of counts per row (a line of zeros: the metric does not apply to that row), and a statistic of the summed tallies.
-Accuracy is tallied (right, 1), F1 (tp, fp, fn): so one pass of resampled sums gives every bootstrap interval, of one
-model or of the difference between two models on the same rows.
+of counts per row (a line of zeros: the metric does not apply to that row), and is a mean of ratios of the summed tallies.
+Accuracy is tallied (right, 1), F1 (tp, fp, fn): so the same resampled rows give every bootstrap interval, of one model or
+of the difference between two models on the same rows.
+
+Intervals are chosen by how often they hold the truth (benchmarks/results/training.json): Wilson's for shares, Newcombe's for
+the difference of paired shares, the studentised bootstrap for all else.
 
 To add a metric: a function, one line in METRICS, one in GLOSSARY.
 """
@@ -27,6 +30,9 @@ Floats = NDArray[np.float64]
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+# With fewer rows than this that differ from the rest, resampling sees too few of the errors that there are: the interval is
+# widened to that of a share.
+FEW = 6
 
 
 class TaskSpec(BaseModel):
@@ -88,15 +94,28 @@ class Comparison(NamedTuple):
         return self.low > 0 or self.high < 0
 
 
-class Metric(NamedTuple):
-    """`tally`: answers -> counts (rows, k). `statistic`: summed counts (..., k) -> values (...), nan where undefined.
+class Ratios(NamedTuple):
+    """Ratios (..., l) whose mean a metric is; those that are not `counted` are left out of it."""
 
-    kind: "proportion" (yes or no per row; Wilson interval), "mean" and "ratio" (bootstrap).
+    above: Floats
+    below: Floats
+    counted: NDArray[np.bool_]
+
+
+class Metric(NamedTuple):
+    """`tally`: answers -> counts (rows, k). `ratios`: summed counts (..., k) -> the ratios (..., l) to average.
+
+    `above` and `below` must be linear in the counts. kind: "proportion" (yes or no per row), "mean" and "ratio".
     """
 
     tally: Callable[[Sequence[Answer]], Floats]
-    statistic: Callable[[Floats], Floats]
+    ratios: Callable[[Floats], Ratios]
     kind: Literal["proportion", "mean", "ratio"]
+
+    def statistic(self, sums: Floats) -> Floats:
+        """Summed counts (..., k) -> values (...), nan where undefined."""
+        above, below, counted = self.ratios(sums)
+        return _divide(np.where(counted, _divide(above, below), 0).sum(-1), counted.sum(-1))
 
 
 class Meaning(NamedTuple):
@@ -253,7 +272,7 @@ def rouge_l_of(answer: Answer) -> float | None:
     """ROUGE-L F1: longest common subsequence of words (Lin 2004), lower case, no stemming."""
     if answer.reference is None or answer.task.output != "text":
         return None
-    ours, theirs = (re.findall(r"\w+", t.lower()) for t in (answer.completion, answer.reference))
+    ours, theirs = (re.findall(r"[^\W_]+", t.lower()) for t in (answer.completion, answer.reference))
     if not ours or not theirs:
         return float(ours == theirs)
     row = [0] * (len(theirs) + 1)
@@ -351,22 +370,21 @@ def _divide(above: Floats, below: Floats) -> Floats:
     return quotient
 
 
-def _rate(sums: Floats) -> Floats:
-    return _divide(sums[..., 0], sums[..., 1])
+def _rate(sums: Floats) -> Ratios:
+    return Ratios(sums[..., :1], sums[..., 1:], sums[..., 1:] > 0)
 
 
-def _f1(sums: Floats) -> Floats:
+def _f1(sums: Floats) -> Ratios:
     """2 tp / (2 tp + fp + fn), the harmonic mean of precision and recall (van Rijsbergen 1979)."""
-    below = 2 * sums[..., 0] + sums[..., 1] + sums[..., 2]
-    return _divide(2 * sums[..., 0], below)
+    below = 2 * sums[..., :1] + sums[..., 1:2] + sums[..., 2:]
+    return Ratios(2 * sums[..., :1], below, below > 0)
 
 
-def _macro_f1(sums: Floats) -> Floats:
+def _macro_f1(sums: Floats) -> Ratios:
     """Mean F1 of the labels that occur in the references: scikit-learn's `f1_score(average="macro", labels=those)`."""
     counts = sums.reshape(*sums.shape[:-1], -1, 3)
-    present = counts[..., 0] + counts[..., 2] > 0
-    total = np.where(present, np.nan_to_num(_f1(counts)), 0).sum(-1)
-    return _divide(total, present.sum(-1))
+    right, wrong, missed = counts[..., 0], counts[..., 1], counts[..., 2]
+    return Ratios(2 * right, 2 * right + wrong + missed, right + missed > 0)
 
 
 def _proportion(function: Callable[[Answer], float | None]) -> Metric:
@@ -440,28 +458,75 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def resampled_sums(tallies: Floats, *, seed: int, resamples: int = RESAMPLES) -> Floats:
-    """Sums of `tallies` (rows, k) over rows drawn with replacement: (resamples, k). The bootstrap of Efron (1979).
+def resampled_rows(rows: int, *, seed: int, resamples: int = RESAMPLES) -> NDArray[np.uint8]:
+    """How often each row is drawn, with replacement, in each resample: (resamples, rows). The bootstrap of Efron (1979).
 
-    The draws depend on the number of rows and the seed only: two models' tallies side by side are a paired bootstrap.
+    The draws depend on the number of rows and the seed only: two models on the same rows are compared pairwise.
     """
-    rows = len(tallies)
     rng = np.random.default_rng(seed)
-    sums = np.empty((resamples, tallies.shape[1]))
-    step = max(1, 2_000_000 // rows)  # bounds the memory to some 50 MB whatever the number of rows
+    times = np.empty((resamples, rows), dtype=np.uint8)
+    step = _step(rows)
     for start in range(0, resamples, step):
         size = min(step, resamples - start)
         draws = rng.integers(0, rows, (size, rows)) + np.arange(size)[:, None] * rows
-        times = np.bincount(draws.ravel(), minlength=size * rows).reshape(size, rows)
-        sums[start : start + size] = times.astype(np.float64) @ tallies
-    return sums
+        times[start : start + size] = np.bincount(draws.ravel(), minlength=size * rows).reshape(size, rows)
+    return times
 
 
-def _quantiles(values: Floats) -> tuple[float, float]:
-    """The percentile interval (Efron & Tibshirani 1993, chapter 13); resamples without a value are left out."""
+def _step(rows: int) -> int:
+    """Resamples to work on at once: it bounds the memory to some 50 MB whatever the number of rows."""
+    return max(1, 2_000_000 // rows)
+
+
+class Estimates(NamedTuple):
+    """A statistic of each resample, and its standard error there."""
+
+    values: Floats
+    errors: Floats
+
+
+def _estimates(metric: Metric, parts: Sequence[tuple[float, Floats]], times: NDArray[Any]) -> Estimates:
+    """The statistic of sum(sign * metric) for tallies `parts` (rows, k), on rows drawn `times` (resamples, rows).
+
+    Standard errors are those of the infinitesimal jackknife (Efron 1982): a mean of ratios is smooth in its sums, so what a row
+    does to it is its derivative times the row.
+    """
+    values, errors = np.empty(len(times)), np.empty(len(times))
+    own = [metric.ratios(counts) for _, counts in parts]
+    step = _step(times.shape[1])
+    for start in range(0, len(times), step):
+        drawn = times[start : start + step].astype(np.float64)
+        value, influence = np.zeros(len(drawn)), np.zeros(drawn.shape)
+        for (sign, counts), row in zip(parts, own, strict=True):
+            above, below, counted = metric.ratios(drawn @ counts)
+            ratio = np.where(counted, _divide(above, below), 0)
+            share = np.where(counted, _divide(np.ones_like(below), below * counted.sum(-1, keepdims=True)), 0)
+            value += sign * _divide(ratio.sum(-1), counted.sum(-1))
+            influence += sign * (share @ row.above.T - (share * ratio) @ row.below.T)
+        values[start : start + step] = value
+        errors[start : start + step] = np.sqrt((drawn * influence**2).sum(-1))
+    return Estimates(values, errors)
+
+
+def _studentised(metric: Metric, parts: Sequence[tuple[float, Floats]], times: NDArray[Any]) -> tuple[float, float]:
+    """The bootstrap-t interval (Efron 1982; Hall 1988): quantiles of (resampled - found) / its error, in errors of what was found.
+
+    Of a difference, the symmetric one, of absolute distances: it is the more exact where the distribution has no skew (Hall 1988).
+    Percentiles of the resampled values alone hold the truth too seldom where the metric is near 0 or 1, or has many labels. A point
+    where all rows are alike: (found, found).
+    """
+    (value,), (error,) = _estimates(metric, parts, np.ones((1, times.shape[1])))
+    values, errors = _estimates(metric, parts, times)
+    usable = ~np.isnan(values) & (errors > 1e-12)
+    if error < 1e-12 or usable.sum() < 2:
+        return float(value), float(value)
+    distances = (values[usable] - value) / errors[usable]
+    if len(parts) > 1:
+        half = float(np.quantile(np.abs(distances), CONFIDENCE) * error)
+        return float(value) - half, float(value) + half
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(values[~np.isnan(values)], [tail, 1 - tail])
-    return float(low), float(high)
+    low, high = np.quantile(distances, [tail, 1 - tail])
+    return float(value - high * error), float(value - low * error)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
@@ -475,6 +540,20 @@ def bonett_price(only_a: int, only_b: int, n: int) -> tuple[float, float]:
     p_a, p_b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
     half = z * float(np.sqrt((p_a + p_b - (p_b - p_a) ** 2) / (n + 2)))
     return max(-1.0, p_b - p_a - half), min(1.0, p_b - p_a + half)
+
+
+def newcombe(both: int, only_a: int, only_b: int, neither: int) -> tuple[float, float]:
+    """Interval for b - a of paired proportions from both Wilson intervals and their correlation (Newcombe 1998, method 10)."""
+    n = both + only_a + only_b + neither
+    a, b = (both + only_a) / n, (both + only_b) / n
+    (low_a, high_a), (low_b, high_b) = wilson(both + only_a, n), wilson(both + only_b, n)
+    product = both * neither - only_a * only_b
+    above = max(product - n / 2, 0.0) if product > 0 else float(product)
+    below = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
+    phi = above / below**0.5 if below else 0.0
+    low = (b - low_b) ** 2 - 2 * phi * (b - low_b) * (high_a - a) + (high_a - a) ** 2
+    high = (high_b - b) ** 2 - 2 * phi * (high_b - b) * (a - low_a) + (a - low_a) ** 2
+    return b - a - max(low, 0.0) ** 0.5, b - a + max(high, 0.0) ** 0.5
 
 
 class Scores(NamedTuple):
@@ -504,43 +583,50 @@ def score(
     tallies = {key: counts for key, counts in tallies.items() if counts.any()}
     if not tallies:
         return Scores({m: [] for m in models}, [])
-    # One pass over the resampled rows for all models and metrics: this is what makes the comparisons paired.
-    splits = np.cumsum([counts.shape[1] for counts in tallies.values()])[:-1]
-    sums = np.split(resampled_sums(np.hstack(list(tallies.values())), seed=seed, resamples=resamples), splits, axis=1)
-    spread = {(m, name): METRICS[name].statistic(s) for (m, name), s in zip(tallies, sums, strict=True)}
-    measures = {m: [_measure(name, tallies[m, name], spread[m, name]) for name in metrics if (m, name) in tallies] for m in models}
+    times = resampled_rows(sizes.pop(), seed=seed, resamples=resamples)  # one draw for all: this is what makes comparisons paired
+    measures = {m: [_measure(name, tallies[m, name], times) for name in metrics if (m, name) in tallies] for m in models}
     comparisons = [
-        _compare(name, a, b, tallies, spread) for a, b in pairs for name in metrics if (a, name) in tallies and (b, name) in tallies
+        _compare(name, a, b, tallies[a, name], tallies[b, name], times)
+        for a, b in pairs
+        for name in metrics
+        if (a, name) in tallies and (b, name) in tallies
     ]
     return Scores(measures, comparisons)
 
 
-def _measure(name: str, counts: Floats, spread: Floats) -> Measure:
+def _measure(name: str, counts: Floats, times: NDArray[Any]) -> Measure:
     metric = METRICS[name]
     value = float(metric.statistic(counts.sum(0)))
     n = int(counts.any(axis=1).sum())
     if metric.kind == "proportion":
-        low, high = wilson(round(counts[:, 0].sum()), n)
-    else:
-        low, high = _quantiles(spread)
-        if low == high:  # rows that are all alike have no spread to resample, but n rows still prove no certainty
-            low, high = min(low, wilson(round(value * n), n)[0]), max(high, wilson(round(value * n), n)[1])
-    return Measure(name, value, low, high, n)
+        return Measure(name, value, *wilson(round(counts[:, 0].sum()), n), n)
+    low, high = _studentised(metric, [(1.0, counts)], times)
+    if _telling(metric, counts) < FEW:
+        widest = wilson(round(value * n), n)
+        low, high = min(low, widest[0]), max(high, widest[1])
+    return Measure(name, value, min(max(low, 0.0), value), max(min(high, 1.0), value), n)
 
 
-def _compare(name: str, a: str, b: str, tallies: Mapping[tuple[str, str], Floats], spread: Mapping[tuple[str, str], Floats]) -> Comparison:
-    metric, ours, theirs = METRICS[name], tallies[a, name], tallies[b, name]
+def _telling(metric: Metric, counts: Floats) -> int:
+    """Rows that are not like the most of them: what the bootstrap has to draw from."""
+    applies = counts[counts.any(axis=1)]
+    alone = metric.statistic(applies)
+    return len(alone) - int(np.unique(alone, return_counts=True)[1].max())
+
+
+def _compare(name: str, a: str, b: str, ours: Floats, theirs: Floats, times: NDArray[Any]) -> Comparison:
+    metric = METRICS[name]
     difference = float(metric.statistic(theirs.sum(0)) - metric.statistic(ours.sum(0)))
     n = int((ours.any(axis=1) | theirs.any(axis=1)).sum())
-    low, high = _quantiles(spread[b, name] - spread[a, name])
-    p = None
-    same_rows = metric.kind == "proportion" and np.array_equal(ours[:, 1], theirs[:, 1])
-    if same_rows:
-        only_a = int((ours[:, 0] > theirs[:, 0]).sum())
-        only_b = int((theirs[:, 0] > ours[:, 0]).sum())
-        p = mcnemar(only_a, only_b)
-        if low == high:
-            low, high = bonett_price(only_a, only_b, n)
-    elif low == high:  # the same answers: no row to resample differs, and n rows prove no certainty
-        low, high = bonett_price(0, 0, n)
-    return Comparison(name, a, b, difference, low, high, n, p)
+    if metric.kind == "proportion" and np.array_equal(ours[:, 1], theirs[:, 1]):
+        rows = ours[:, 1] > 0
+        right_a, right_b = ours[rows, 0] > 0, theirs[rows, 0] > 0
+        only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+        low, high = newcombe(int((right_a & right_b).sum()), only_a, only_b, int((~right_a & ~right_b).sum()))
+        return Comparison(name, a, b, difference, low, high, n, mcnemar(only_a, only_b))
+    low, high = _studentised(metric, [(-1.0, ours), (1.0, theirs)], times)
+    changed = int((ours != theirs).any(axis=1).sum())
+    if changed < FEW:
+        widest = bonett_price(0, 0, n)
+        low, high = min(low, difference + widest[0]), max(high, difference + widest[1])
+    return Comparison(name, a, b, difference, max(low, -1.0), min(high, 1.0), n)

@@ -23,7 +23,7 @@ from trl import SFTConfig, SFTTrainer
 from train import cpu, evaluate, model, template
 from train.config import TrainConfig, check_options
 from train.dataset import Manifest, Row, mix, read_general, read_rows, read_training, take
-from train.errors import ConfigError, DataError, TrainError
+from train.errors import ConfigError, TrainError
 from train.metrics import Measure, TaskSpec
 from train.proof import prove, prove_training
 from train.retain import Retention

@@ -282,10 +282,61 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 
 def test_resampling_in_pieces_is_a_bootstrap_of_the_mean() -> None:
     data = np.random.default_rng(1).random((1500, 1))
-    means = metrics.resampled_sums(data, seed=2) / 1500
-    assert means.shape == (2000, 1)
+    times = metrics.resampled_rows(1500, seed=2)
+    assert times.shape == (2000, 1500)
+    assert (times.sum(1, dtype=int) == 1500).all()
+    means = (times @ data)[:, 0] / 1500
     assert means.mean() == pytest.approx(data.mean(), abs=3e-3)
     assert means.std() == pytest.approx(data.std() / np.sqrt(1500), rel=0.06)
+
+
+def test_newcombe_of_published_cases() -> None:
+    # Newcombe (1998), Statistics in Medicine 17, 2635: 36, 12, 2, 0. Fagerland, Lydersen & Laake (2017), chapter 8: 1, 1, 7, 12.
+    assert metrics.newcombe(36, 2, 12, 0) == pytest.approx((0.0569, 0.3404), abs=5e-5)
+    assert metrics.newcombe(1, 7, 1, 12) == pytest.approx((-0.507, -0.026), abs=5e-4)
+
+
+def test_newcombe_turns_around_with_its_models_and_is_never_a_point() -> None:
+    low, high = metrics.newcombe(20, 3, 8, 9)
+    assert metrics.newcombe(20, 8, 3, 9) == pytest.approx((-high, -low))
+    for table in ((30, 0, 0, 0), (0, 0, 0, 30), (15, 0, 0, 15)):
+        assert metrics.newcombe(*table)[0] < 0 < metrics.newcombe(*table)[1]
+
+
+def test_the_error_of_a_mean_is_its_standard_error() -> None:
+    scores_ = np.random.default_rng(2).random(400)
+    mean = metrics.Metric(tally=lambda _: np.empty(0), ratios=metrics.METRICS["token_f1"].ratios, kind="mean")
+    values, errors = metrics._estimates(mean, [(1.0, np.column_stack([scores_, np.ones(400)]))], np.ones((1, 400)))
+    assert values[0] == pytest.approx(scores_.mean())
+    assert errors[0] == pytest.approx(scores_.std() / 20)
+
+
+def test_few_wrong_rows_do_not_make_an_interval_narrow() -> None:
+    answers = labelled([("card", "card")] * 58 + [("other", "other")] * 40 + [("card", "other"), ("other", "card")])
+    (found,) = score({"x": answers}, ["macro_f1"]).measures["x"]
+    assert found.low <= metrics.wilson(98, 100)[0]
+    assert found.high >= metrics.wilson(98, 100)[1]
+
+
+def test_macro_f1_of_many_rare_labels_still_holds_the_truth() -> None:
+    """Percentiles of resampled values held it in 77 % of such evaluations."""
+    rng = np.random.default_rng(3)
+    names = [f"l{i:02d}" for i in range(30)]
+    task = TaskSpec(output="text", labels=tuple(names))
+    reads = {(w, s): read_answer(task, "", s, w) for w in names for s in names}
+    hits = 0
+    for trial in range(60):
+        wanted = rng.integers(0, 30, 300)
+        said = np.where(rng.random(300) < 0.6, wanted, (wanted + 1) % 30)
+        answers = [reads[names[w], names[s]] for w, s in zip(wanted, said, strict=True)]
+        (found,) = score({"x": answers}, ["macro_f1"], seed=trial, resamples=400).measures["x"]
+        hits += found.low <= 0.6 <= found.high
+    assert hits >= 52
+
+
+def test_rouge_l_takes_an_underscore_for_a_gap_between_words() -> None:
+    (found,) = score({"x": [read_answer(TEXT, "", "old_cat", "old cat")]}, ["rouge_l"]).measures["x"]
+    assert found.value == 1
 
 
 def test_95_percent_intervals_cover_the_truth_of_simulated_evaluations() -> None:
