@@ -51,9 +51,10 @@ plan: $(V)/.base ## Show the plan: cells, counts, calls, cost
 	@$(DATAGEN) plan $(ARGS_DATAGEN)
 
 datagen: $(V)/.base ## Generate, curate and export a data set (with the offline teacher unless the recipe says otherwise)
-	@$(DATAGEN) generate $(ARGS_DATAGEN) $(ARGS_TERMS)
-	@$(DATAGEN) curate $(ARGS_STORE)
-	@$(DATAGEN) export $(ARGS_DATAGEN) $(ARGS_TERMS)
+	@code=0; $(DATAGEN) generate $(ARGS_DATAGEN) $(ARGS_TERMS) || code=$$?; test $$code -le 1; \
+	$(DATAGEN) curate $(ARGS_STORE); \
+	$(DATAGEN) export $(ARGS_DATAGEN) $(ARGS_TERMS); \
+	exit $$code  # 1: short of what was asked, and what there is was exported
 
 sql: $(V)/.base ## Query the store: make sql, or make sql Q="FROM coverage"
 	@$(DATAGEN) sql $(ARGS_STORE) $(if $(Q),"$(Q)")

@@ -1,20 +1,24 @@
 """One question to a model: render, look in the store, reserve the budget, call, journal, parse.
 
-An answer that cannot be parsed is journaled like any other (it was paid) and asked again under another sample, so a rerun
-finds both in the store and asks neither.
+An answer that cannot be used is journaled like any other (it was paid) and asked again: the model is shown its answer and what is
+wrong with it. A rerun finds both answers in the store and asks neither.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from contextvars import ContextVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from datagen.config import ModelConfig
-from datagen.errors import BudgetError, ParseError, TeacherError
-from datagen.parse import Answer, Parser
-from datagen.prompts import render
+from datagen.errors import BudgetError, ConfigError, ParseError, StoppedError, TeacherError
+from datagen.ledger import money
+from datagen.parse import Answer, Parser, check_schema, parse_object
+from datagen.prompts import render, render_repair
 from datagen.records import Message, PlanItem, Request, Response
 from datagen.store import Store
 
 R = TypeVar("R")
+_SIMULATED = "offline/"
 
 
 class CompletesRequests(Protocol):
@@ -27,8 +31,21 @@ class CompletesRequests(Protocol):
         """The most that a request can cost."""
 
 
+class Problem(NamedTuple):
+    """Inputs that were asked for and not made: how many, why in a word, the whole story, and what was paid for them."""
+
+    inputs: int
+    reason: str
+    message: str
+    cost_usd: float
+
+
 class Asker:
-    """What all items of a run share: the models, the stored answers, the budget."""
+    """What all items of a run share: the models, the stored answers, the budget.
+
+    calls      answers asked for in this run       reused    answers found in the store
+    examples   what came of them so far
+    """
 
     def __init__(
         self,
@@ -39,6 +56,7 @@ class Asker:
         *,
         attempts: int,
         budget_usd: float | None,
+        concurrency: int | None = None,
     ) -> None:
         self.store = store
         self.roles = roles
@@ -46,34 +64,99 @@ class Asker:
         self.attempts = attempts
         self.calls = 0
         self.reused = 0
+        self.examples = 0
+        self.stopped = False
+        self.rendered: dict[tuple[str, str], Message] = {}
         self._teacher = teacher
         self._answers = store.answers()
-        self._budget_usd = budget_usd
-        self._spent_usd = store.spent_usd()
-        self._reserved_usd = 0.0
+        self._in_flight = 0
+        self._settled = asyncio.Event()
+        self._gate = asyncio.Semaphore(concurrency) if concurrency else None
+        self.params = {
+            role: {"temperature": config.temperature, "max_tokens": config.max_tokens, **config.open_params}
+            for role, config in roles.items()
+        }
+        render_repair("")  # a mistake in it is found before anybody is asked
+        store.ledger.cap_usd = budget_usd
+        if budget_usd == 0:
+            self._refuse_priced()
+
+    def _refuse_priced(self) -> None:
+        for role, config in self.roles.items():
+            messages = (Message(role="user", content="How are you?"),)
+            probe = Request(item_id="", prompt="", role=role, model=config.model, messages=messages, params=self.params[role], sample="")  # type: ignore[arg-type]
+            if self._teacher.worst_case_usd(probe) > 0:
+                raise ConfigError(
+                    f"budget_usd is 0, so no call can be paid, and {config.model} (teachers.{role}) is paid by the token. "
+                    "Raise budget_usd in the recipe, or name a model without a price."
+                )
+
+    def simulated(self, role: str) -> bool:
+        """Whether the role's model is the built-in one, which reads the house's prompts and no conversation."""
+        return self.roles[role].model.startswith(_SIMULATED)
+
+    def stop(self) -> None:
+        """Send no further call; those in flight may end. Whoever asks from now on gets StoppedError."""
+        self.stopped = True
+        self._settled.set()
 
     async def answer(self, request: Request) -> Response:
-        """The stored answer, or a new one that is on disk before it is used. Raises BudgetError, TeacherError."""
+        """The stored answer, or a new one that is on disk before it is used. Raises BudgetError, StoppedError, TeacherError."""
         stored = self._answers.get(request.id)
         if stored is not None:
             self.reused += 1
             return stored
+        if self._gate is None:
+            return await self._call(request)
+        async with self._gate:
+            return await self._call(request)
+
+    async def _call(self, request: Request) -> Response:
         worst = self._teacher.worst_case_usd(request)
-        if self._budget_usd is not None and self._spent_usd + self._reserved_usd + worst > self._budget_usd:
-            raise BudgetError(
-                f"the next call may cost ${worst:.4f}, and ${self._spent_usd:.4f} of budget_usd {self._budget_usd} is spent. "
-                "Raise budget_usd in the recipe to go on; what was answered is kept."
-            )
-        self._reserved_usd += worst
-        try:
-            response = await self._teacher.complete(request)
-        finally:
-            self._reserved_usd -= worst
-        self.store.add_call(request, response)
+        response: Response | None = None
+        while response is None:
+            await self._reserve(request, worst)
+            self._in_flight += 1
+            try:
+                response = _storable(await self._teacher.complete(request))
+                self.store.add_call(request, response)
+            except BudgetError:
+                pass  # a try may have been billed and the next does not fit: wait for room like everyone, or end there
+            except asyncio.CancelledError:
+                self.store.lose(request.id, "Cancelled", "stopped while it was in flight")
+                raise
+            finally:
+                self._in_flight -= 1
+                self.store.unsent(request.id)  # nothing is left reserved unless the call failed without being billed
+                self._settled.set()
         self.calls += 1
-        self._spent_usd += response.cost_usd
         self._answers[request.id] = response
         return response
+
+    async def _reserve(self, request: Request, worst: float) -> None:
+        """Set the call's worst case aside. Where only calls in flight are in the way, wait until they cost what they cost."""
+        while True:
+            if self.stopped:
+                raise StoppedError("the run was stopped")
+            ledger = self.store.ledger
+            if ledger.fits(worst):
+                break
+            if not self._in_flight:
+                raise BudgetError(ledger.why_not(worst))
+            self._settled.clear()
+            await self._settled.wait()
+        self.store.reserve(request.id, worst, item_id=request.item_id, prompt=request.prompt, role=request.role, model=request.model)
+
+
+def _storable(response: Response) -> Response:
+    """The response as text that a database can hold: half of a surrogate pair and NUL cannot be."""
+    text = response.text
+    if "\0" not in text and (text.isascii() or text.encode(errors="replace").decode() == text):
+        return response
+    return response.model_copy(update={"text": text.replace("\0", "").encode(errors="replace").decode()})
+
+
+_purse: ContextVar[list[float]] = ContextVar("_purse")
 
 
 class Ask:
@@ -82,7 +165,8 @@ class Ask:
     def __init__(self, asker: Asker, item: PlanItem) -> None:
         self._asker = asker
         self.item = item
-        self.problems: list[str] = []
+        self.problems: list[Problem] = []
+        self.cost_usd = 0.0
 
     @property
     def task_system(self) -> str:
@@ -95,51 +179,104 @@ class Ask:
         schema: Mapping[str, Any] | None = self._asker.variables["task"].output_schema
         return schema
 
-    async def __call__(self, prompt: str, parse: Parser[Any], *, role: str = "teacher", draw: str = "0", **variables: Any) -> Answer:
+    async def __call__(
+        self,
+        prompt: str,
+        parse: Parser[Any],
+        *,
+        role: str = "teacher",
+        draw: str = "0",
+        schema: Mapping[str, Any] | None = None,
+        **variables: Any,
+    ) -> Answer:
         """Ask `prompt` of `role` until an answer parses, at most `attempts` times; `draw` keeps equal questions of an item apart.
 
-        Raises ParseError when no answer could be read, TeacherError when none came.
+        With a `schema`, the provider is asked to hold the answer to it, and an answer that breaks it counts as unreadable. The next
+        try shows the model its answer and what is wrong with it; a simulated model, which reads no conversation, is asked the same
+        again. Raises ParseError when no answer could be used, TeacherError when none came.
         """
-        ref, messages = render(prompt, {**self._asker.variables, "item": self.item, **variables})
-        error: ParseError | None = None
-        for attempt in range(self._asker.attempts):
-            request = self._request(ref, messages, role, f"{self.item.id}/{attempt}/{draw}")
-            response = await self._asker.answer(request)
+        asker = self._asker
+        own = {"item": self.item, **variables}
+        ref, messages = render(prompt, {**asker.variables, **own}, own=frozenset(own), memory=asker.rendered)
+        simulated = asker.simulated(role)
+        schema = None if simulated else schema  # its faults are for the filters to catch
+        spent = 0.0
+        asked = self._request(ref, messages, role, f"{self.item.id}/0/{draw}", schema)
+        error = ParseError("not asked")
+        for attempt in range(1, asker.attempts + 1):
+            response = await asker.answer(asked)
+            spent += response.cost_usd
+            self._pay(response.cost_usd)
             try:
-                if response.finish_reason == "length":
-                    raise ParseError(f"cut off at max_tokens: {response.text[-60:]!r}")
-                return Answer(parse(response.text), request.id, response.text)
+                return Answer(_read(response, parse, schema), asked.id, response.text)
             except ParseError as failed:
                 error = failed
-        raise ParseError(f"{prompt}: no readable answer in {self._asker.attempts} attempts; the last: {error}")
+            again, repair = messages, ref
+            if not simulated and response.text.strip():
+                note_ref, note = render_repair(str(error))
+                again, repair = (*messages, Message(role="assistant", content=response.text), note), f"{ref}+{note_ref}"
+            asked = self._request(repair, again, role, f"{self.item.id}/{attempt}/{draw}", schema)
+        paid = f" for {money(spent)}" if spent else ""
+        raise ParseError(f"{prompt}: no readable answer in {asker.attempts} attempts{paid}; the last: {error}", error.reason)
 
-    def _request(self, ref: str, messages: Sequence[Message], role: str, sample: str) -> Request:
+    def _pay(self, usd: float) -> None:
+        self.cost_usd += usd
+        purse = _purse.get(None)
+        if purse is not None:
+            purse[0] += usd
+
+    def _request(self, ref: str, messages: tuple[Message, ...], role: str, sample: str, schema: Mapping[str, Any] | None = None) -> Request:
         config = self._asker.roles[role]
-        return Request(
+        # nothing here comes from outside: all of it was validated as recipe, plan or prompt
+        return Request.model_construct(
             item_id=self.item.id,
             prompt=ref,
-            role=role,  # type: ignore[arg-type]
+            role=role,
             model=config.model,
-            messages=tuple(messages),
-            params={"temperature": config.temperature, "max_tokens": config.max_tokens, **config.open_params},
+            messages=messages,
+            params=self._asker.params[role],
             sample=sample,
+            response_schema=None if config.structured == "none" else schema,
         )
 
     async def each(self, inputs: Sequence[str], work: Callable[[int, str], Awaitable[R | None]]) -> list[R]:
-        """`work(index, input)` for every input; one that fails is noted in `problems` and costs the others nothing."""
+        """`work(index, input)` for every input, at the same time; one that fails is noted in `problems` and costs the others nothing."""
+        purses = [[0.0] for _ in inputs]
+
+        async def one(index: int, text: str) -> R | None:
+            _purse.set(purses[index])
+            return await work(index, text)
+
+        outcomes = await asyncio.gather(*(one(index, text) for index, text in enumerate(inputs)), return_exceptions=True)
         results: list[R] = []
-        for index, text in enumerate(inputs):
-            try:
-                result = await work(index, text)
-            except BudgetError:
-                raise
-            except ParseError as error:
-                self.problems.append(f"input {index}: {error}")
-            except TeacherError as error:
-                if type(error) is not TeacherError:
-                    raise
-                self.problems.append(f"input {index}: {error}")
-            else:
-                if result is not None:
-                    results.append(result)
+        for index, outcome in enumerate(outcomes):
+            if isinstance(outcome, BaseException):
+                if not ends_an_item(outcome):
+                    raise outcome
+                self.problems.append(problem(1, outcome, f"input {index}: {outcome}", purses[index][0]))
+            elif outcome is not None:
+                results.append(outcome)
         return results
+
+    def short(self, inputs: int, reason: str, message: str) -> None:
+        """Note that `inputs` fewer came than were asked for."""
+        self.problems.append(Problem(inputs, reason, message, 0.0))
+
+
+def ends_an_item(error: BaseException) -> bool:
+    """Whether an error is one item's or one input's own. Others (a spent budget, a wrong key, a stop) every call would meet."""
+    return isinstance(error, ParseError) or type(error) is TeacherError
+
+
+def problem(inputs: int, error: BaseException, message: str, cost_usd: float) -> Problem:
+    """An error as a record of what is missing for its sake."""
+    reason = error.reason if isinstance(error, ParseError) else type(error.__cause__ or error).__name__
+    return Problem(inputs, reason, message, cost_usd)
+
+
+def _read(response: Response, parse: Parser[Any], schema: Mapping[str, Any] | None) -> Any:
+    if response.finish_reason == "length":
+        raise ParseError(f"cut off at max_tokens: {response.text[-60:]!r}", "cut off at max_tokens")
+    if schema is not None:
+        check_schema(parse_object(response.text), schema)
+    return parse(response.text)

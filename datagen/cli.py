@@ -9,7 +9,10 @@ import errno
 import json
 import logging
 import os
+import signal
 import sys
+import tempfile
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -19,12 +22,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from datagen.config import LoadedRecipe, TermsDecision, load_evaluation_sets, load_recipe, load_seeds
 from datagen.errors import ConfigError, RetortError
+from datagen.ledger import money
 from datagen.plan import count_calls, make_plan
+from datagen.progress import Watch, between
 from datagen.records import EvaluationSet, Example, PlanItem, Task
 from datagen.secrets import redact
 from datagen.taxonomy import Taxonomy, load_taxonomy
@@ -101,23 +106,41 @@ def _plan(work: Workspace) -> list[PlanItem]:
     return make_plan(work.taxonomy, mix, per_call=recipe.per_call, seed=recipe.seed, seeds=seeds, replace_seeds=replace)
 
 
+def _settled(work: Workspace, said: str | None) -> list[TeacherTerms]:
+    """The teachers whose terms and keys are settled. Raises ConfigError before anybody is asked."""
+    asked = work.loaded.recipe.roles_asked()
+    teachers = describe_teachers(asked, work.loaded.recipe.terms, _decision(said))
+    require_settled(teachers, str(work.loaded.path))
+    for config in asked.values():
+        config.secret_params()  # a variable that is not set is found now
+    _say_decisions(teachers)
+    return teachers
+
+
 @app.command()
 def plan(
     recipe: Path = RecipeOption, store: Path | None = StoreOption, teacher: str | None = TeacherOption,
     scale: float = ScaleOption, as_json: bool = JsonOption,
+    pilot: int = typer.Option(0, "--pilot", min=0, help="Ask this many items per generator first (paid), and forecast from them."),
+    yes: bool = typer.Option(False, "--yes", help="Pay for the pilot without asking."),
+    terms: str | None = TermsOption,
 ) -> None:  # fmt: skip
-    """Show the plan: cells, counts and calls. Asks nobody."""
+    """Show the plan: cells, counts, calls, and what they will cost and take. Asks nobody, except for a pilot."""
     work = _open(recipe, store, teacher=teacher, scale=scale)
     items = _plan(work)
+    if pilot:
+        _pilot(work, items, pilot, yes, _settled(work, terms))
     cells: dict[tuple[str, str], int] = {}
     for item in items:
         cells[item.topic, item.generator] = cells.get((item.topic, item.generator), 0) + item.count
     calls = count_calls(items, work.loaded.recipe.judge)
     generators = [name for name, count in work.loaded.recipe.mix.items() if count]
     topics = sorted({topic for topic, _ in cells})
+    ahead = _forecast(work, items)
     if as_json:
         rows = [{"topic": topic, "generator": generator, "inputs": count} for (topic, generator), count in sorted(cells.items())]
-        _print_json({"items": len(items), "inputs": sum(cells.values()), "calls": calls, "cells": rows})
+        whole = {"items": len(items), "inputs": sum(cells.values()), "calls": calls, "cells": rows}
+        _print_json({**whole, "forecast": ahead.as_json() if ahead else None})
         return
     table = Table(title=f"{work.loaded.recipe.name}: inputs asked for, by topic and generator", title_justify="left")
     table.add_column("topic")
@@ -131,24 +154,101 @@ def plan(
     out.print(table)
     models = {role: config.model for role, config in work.loaded.recipe.teachers.by_role().items()}
     out.print(f"{len(items)} items, about {calls:,} calls to {', '.join(f'{model} ({role})' for role, model in models.items())}.")
+    if ahead is not None:
+        _print_forecast(ahead, work)
     budget = work.loaded.recipe.budget_usd
     out.print(f"Budget: {'none set' if budget is None else f'${budget}'}. Next: make datagen RECIPE={recipe}")
+
+
+def _forecast(work: Workspace, items: list[PlanItem]) -> Any:
+    """What is still to be asked, and what it will take."""
+    from datagen import forecast as ahead
+    from datagen.ask import Asker
+    from datagen.store import Store
+
+    settings = work.loaded.recipe
+    roles = settings.teachers.by_role()
+    prices = ahead.known_prices(roles)
+    left = {item.id: float(item.count) for item in items}
+    with contextlib.ExitStack() as stack:
+        path = work.store_path
+        if not path.exists():  # a forecast leaves no store behind
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "empty.duckdb"
+        asker = Asker(Store(path), ahead.nobody(), roles, _variables(work), attempts=settings.attempts, budget_usd=None)
+        if path == work.store_path:
+            left = ahead.open_inputs(items, asker, judged=settings.judge)
+        return ahead.forecast(items, left, asker, prices, judged=settings.judge, concurrency=settings.concurrency)
+
+
+def _print_forecast(ahead: Any, work: Workspace) -> None:
+    table = Table(title="Still to be asked for: what it will take (and between which bounds)", title_justify="left")
+    for column in ("generator", "inputs", "calls", "tokens in", "tokens out", "US$", "from"):
+        table.add_column(column, justify="left" if column in ("generator", "from") else "right")
+    for part in ahead.parts:
+        basis = f"{part.basis} items of the store" if part.basis else "prompt lengths"
+        table.add_row(
+            part.generator, f"{part.inputs:,.0f}", f"{part.calls.mean:,.0f}", f"{part.prompt_tokens.mean:,.0f}",
+            f"{part.completion_tokens.mean:,.0f}", f"{part.usd.mean:,.2f} ({part.usd.low:,.2f}-{part.usd.high:,.2f})", basis,
+        )  # fmt: skip
+    out.print(table)
+    usd = ahead.usd
+    others = [f"about {money(ahead.cached_usd)} where the provider caches prompts"] if ahead.cached_usd is not None else []
+    others += [f"about {money(ahead.batch_usd)} by the batch API"] if ahead.batch_usd is not None else []
+    out.print(
+        f"In all {ahead.calls.mean:,.0f} calls, {money(usd.mean)} ({money(usd.low)} to {money(usd.high)})"
+        f"{''.join(f', {other}' for other in others)}; {between(ahead.minutes.low * 60, ahead.minutes.high * 60)}."
+    )
+    if any(not part.basis for part in ahead.parts) and usd.mean:
+        out.print(
+            "Bounds from prompt lengths are half to double. For 95 % intervals ask some items first (paid): "
+            f"python -m datagen plan --recipe {work.loaded.path} --pilot 5"
+        )
+
+
+def _pilot(work: Workspace, items: list[PlanItem], per_generator: int, yes: bool, teachers: Sequence[TeacherTerms]) -> None:
+    """Ask some items of each generator for real, within a cap that is said before."""
+    from datagen import forecast as ahead
+    from datagen.ask import Asker
+    from datagen.store import Store
+
+    settings = work.loaded.recipe
+    database = Store(work.store_path)
+    nobody = Asker(database, ahead.nobody(), settings.teachers.by_role(), _variables(work), attempts=1, budget_usd=None)
+    chosen = ahead.pilot_items(items, ahead.open_inputs(items, nobody, judged=settings.judge), per_generator)
+    if not chosen:
+        talk.print("Pilot: the store has an answer to everything already.")
+        return
+    most = ahead.worst_case_usd(chosen, nobody, _teacher(work, database), judged=settings.judge)
+    committed = database.ledger.committed_usd
+    cap = committed + most if settings.budget_usd is None else min(committed + most, settings.budget_usd)
+    talk.print(
+        f"Pilot: {len(chosen)} items, about {count_calls(chosen, settings.judge):,} calls; it costs at most "
+        f"{money(max(0.0, cap - committed))}. What it answers is kept for the run."
+    )
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigError("--pilot pays for calls. Add --yes to agree without a terminal.")
+        typer.confirm("Ask?", abort=True)
+    with database.writing():
+        result = asyncio.run(_generate(work, items, database, teachers, "pilot", only=chosen, cap_usd=cap if most else settings.budget_usd))
+    if result.interrupted:
+        raise KeyboardInterrupt
+    talk.print(f"Pilot: {result.calls:,} calls made, {money(database.ledger.committed_usd - committed)}.")
+
+
+QuietOption = typer.Option(False, "--quiet", help="No progress, only what matters in the end.")
 
 
 @app.command()
 def generate(
     recipe: Path = RecipeOption, store: Path | None = StoreOption, teacher: str | None = TeacherOption,
-    scale: float = ScaleOption, terms: str | None = TermsOption, as_json: bool = JsonOption,
+    scale: float = ScaleOption, terms: str | None = TermsOption, as_json: bool = JsonOption, quiet: bool = QuietOption,
 ) -> None:  # fmt: skip
     """Run the plan: ask the teachers for what the store does not have yet."""
     work = _open(recipe, store, teacher=teacher, scale=scale)
-    teachers = describe_teachers(work.loaded.recipe.roles_asked(), work.loaded.recipe.terms, _decision(terms))
-    require_settled(teachers, str(recipe))
-    for config in work.loaded.recipe.roles_asked().values():
-        config.secret_params()  # a variable that is not set is found now
-    _say_decisions(teachers)
+    teachers = _settled(work, terms)
     items = _plan(work)
-    settings, recipe_data = work.loaded.recipe, work.loaded.recipe.model_dump(mode="json")
+    settings = work.loaded.recipe
     roles = settings.teachers.by_role()
     simulated = all(config.model.startswith("offline/") for config in roles.values())
     talk.print(
@@ -159,65 +259,181 @@ def generate(
     from datagen.store import Store
 
     database = Store(work.store_path)
+    for row in database.answers_of_others(items, {role: config.model for role, config in roles.items()}):
+        talk.print(
+            f"note: the store has {row['calls']:,} answers of {row['model']} as {row['role']} for {row['items']:,} items of this plan, "
+            f"which now asks {roles[row['role']].model}. They stay stored; no example of theirs counts beside the new ones."
+        )
+    started = time.monotonic()
+    ahead = None if simulated else _try_forecast(work, items)
+    if ahead is not None:
+        talk.print(f"Forecast: {_told(ahead)}.")
     with database.writing():
-        result = asyncio.run(_generate(work, items, database, recipe_data, teachers))
+        result = asyncio.run(_generate(work, items, database, teachers, "generate", ahead=ahead, quiet=quiet))
+    took = database.run_totals()
     if as_json:
-        _print_json({**result._asdict(), "store": str(work.store_path)})
+        missing = [entry._asdict() for entry in result.missing]
+        _print_json({**result._asdict(), "missing": missing, "store": str(work.store_path), "cost_usd": took["cost_usd"],
+                     "maybe_billed_usd": database.ledger.unknown_usd})  # fmt: skip
     else:
         out.print(
             f"{result.calls:,} calls made, {result.reused:,} answers found in the store, {result.new_examples:,} new examples; "
             f"items: {result.done} done, {result.empty} empty, {result.failed} failed."
         )
-    if result.stopped or result.failed or result.problems:
+    if ahead is not None:
+        minutes = (time.monotonic() - started) / 60
         talk.print(
-            f"Short of what was asked: {result.stopped or f'{result.failed} items failed, {result.problems} with problems'}. "
-            f'See why: make sql Q="SELECT id, error FROM items WHERE error IS NOT NULL"'
+            f"Forecast against actual: calls {ahead.calls.mean:,.0f} / {result.calls:,}; tokens in {ahead.prompt_tokens.mean:,.0f} / "
+            f"{took['prompt_tokens']:,}, out {ahead.completion_tokens.mean:,.0f} / {took['completion_tokens']:,}; "
+            f"{money(ahead.usd.mean)} / {money(took['cost_usd'])}; minutes {ahead.minutes.mean:.1f} / {minutes:.1f}."
         )
-    if result.stopped or result.failed:
+    unknown = database.ledger.unknown_usd
+    if unknown:
+        talk.print(
+            f"Billed: {money(took['cost_usd'])}. Up to {money(unknown)} more may have been billed for calls that never came back; it "
+            "counts against the budget. See: python -m datagen costs"
+        )
+    if result.interrupted:
+        raise KeyboardInterrupt
+    if result.stopped or result.failed or result.missing:
+        talk.print(_short_of(result, sum(item.count for item in items)))
         raise typer.Exit(1)
 
 
-async def _generate(
-    work: Workspace, items: list[PlanItem], database: "Store", recipe_data: dict[str, Any], teachers: Sequence[TeacherTerms]
-) -> Any:
-    from datagen.ask import Asker
-    from datagen.generate import generate as run
-    from datagen.prompts import check_prompts
+def _try_forecast(work: Workspace, items: list[PlanItem]) -> Any:
+    """A forecast, or None for a model whose price only the teacher knows."""
+    try:
+        return _forecast(work, items)
+    except ConfigError:
+        return None
+
+
+def _told(ahead: Any) -> str:
+    usd = ahead.usd
+    return (
+        f"{ahead.calls.mean:,.0f} calls, {money(usd.mean)} ({money(usd.low)} to {money(usd.high)}), "
+        f"{between(ahead.minutes.low * 60, ahead.minutes.high * 60)}"
+    )
+
+
+def _short_of(result: Any, inputs: int) -> str:
+    """The last line of a run that is short: how many inputs are missing, why, and what they cost."""
+    reasons = ", ".join(f"{entry.inputs} {entry.reason} ({money(entry.cost_usd)})" for entry in result.missing)
+    lost, paid = sum(entry.inputs for entry in result.missing), sum(entry.cost_usd for entry in result.missing)
+    parts = [f"stopped: {result.stopped}"] if result.stopped else []
+    parts += [f"{lost:,} of {inputs:,} inputs are missing, which cost {money(paid)}: {reasons}"] if result.missing else []
+    return f'Short of what was asked: {"; ".join(parts)}. See each: make sql Q="FROM missing"'
+
+
+def _variables(work: Workspace) -> dict[str, Any]:
+    """What every prompt may use of the taxonomy."""
+    return {
+        "domain": work.taxonomy.description, "task": work.taxonomy.task, "labels": work.labels, "policy": work.taxonomy.policy_lines(),
+        "dimensions": work.taxonomy.dimensions, "kinds": work.taxonomy.adversarial,
+    }  # fmt: skip
+
+
+def _teacher(work: Workspace, database: "Store") -> Any:
     from datagen.teacher import Teacher
 
     settings = work.loaded.recipe
-    roles = settings.teachers.by_role()
-    started = datetime.now(UTC)
-    teacher = Teacher(
-        roles,
+    return Teacher(
+        settings.teachers.by_role(),
         concurrency=settings.concurrency,
         retries=settings.retries,
         on_failure=database.add_failure,
         side_file=work.store_path.with_suffix(".faults.jsonl"),
     )
-    variables = {
-        "domain": work.taxonomy.description, "task": work.taxonomy.task, "labels": work.labels, "policy": work.taxonomy.policy_lines(),
-        "dimensions": work.taxonomy.dimensions, "kinds": work.taxonomy.adversarial,
-    }  # fmt: skip
+
+
+async def _generate(
+    work: Workspace, items: list[PlanItem], database: "Store", teachers: Sequence[TeacherTerms], command: str, *,
+    ahead: Any = None, quiet: bool = False, only: list[PlanItem] | None = None, cap_usd: float | None = None,
+) -> Any:  # fmt: skip
+    from datagen.ask import Asker
+    from datagen.generate import generate as run
+    from datagen.prompts import check_prompts
+
+    settings = work.loaded.recipe
+    started = datetime.now(UTC)
+    variables = _variables(work)
     check_prompts(variables, items)
-    if settings.budget_usd == 0 and any(price for prices in teacher.prices.values() for price in prices):
-        raise ConfigError(f"{work.loaded.path}: budget_usd is 0, so no call can be paid. Give an amount, or remove it for no cap.")
-    asker = Asker(database, teacher, roles, variables, attempts=settings.attempts, budget_usd=settings.budget_usd)
-    run_id = f"{started:%Y%m%dT%H%M%S}-{os.getpid()}"
-    versions = {name: version(name) for name in ("retort", "litellm", "duckdb")}
-    database.start_run(run_id, "generate", recipe_data, versions, [found.model_dump(mode="json") for found in teachers])
-    with _progress("items", len(items)) as advance:
+    asker = Asker(
+        database, _teacher(work, database), settings.teachers.by_role(), variables, attempts=settings.attempts,
+        budget_usd=settings.budget_usd if cap_usd is None else cap_usd, concurrency=settings.concurrency,
+    )  # fmt: skip
+    database.start_run(
+        f"{started:%Y%m%dT%H%M%S}-{os.getpid()}",
+        command,
+        settings.model_dump(mode="json"),
+        {name: version(name) for name in ("retort", "litellm", "duckdb")},
+        [found.model_dump(mode="json") for found in teachers],
+        ahead.as_json() if ahead is not None else None,
+    )
+    chosen = items if only is None else only
+    with _interruptible() as interrupt, _progress(chosen, asker, quiet) as ended:
         try:
             result = await run(
-                items, asker, database, judged=settings.judge, concurrency=settings.concurrency, progress=lambda item, status: advance()
-            )
+                chosen, asker, database, judged=settings.judge, concurrency=settings.concurrency, progress=ended, interrupt=interrupt,
+                plan=items,
+            )  # fmt: skip
         except BaseException as error:
             database.end_run(
                 "interrupted" if isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)) else f"failed: {redact(str(error))}"
             )
+            if isinstance(error, asyncio.CancelledError):
+                raise KeyboardInterrupt from error
             raise
-    database.end_run("short" if result.stopped or result.failed else "done")
+    short = result.stopped or result.failed or result.missing
+    database.end_run("interrupted" if result.interrupted else "short" if short else "done")
     return result
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[asyncio.Event]:
+    """Ctrl-C sets the event, so that calls in flight may end; a second one ends at once."""
+    interrupt, loop, me = asyncio.Event(), asyncio.get_running_loop(), asyncio.current_task()
+
+    def pressed() -> None:
+        if interrupt.is_set() and me is not None:
+            me.cancel()
+            return
+        interrupt.set()
+        talk.print("Stopping: no further call is sent; calls in flight have 5 seconds to come back. Press Ctrl-C again to end at once.")
+
+    try:
+        loop.add_signal_handler(signal.SIGINT, pressed)
+    except (NotImplementedError, RuntimeError, ValueError):  # not the main thread
+        yield interrupt
+        return
+    try:
+        yield interrupt
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+@app.command()
+def costs(
+    recipe: Path = RecipeOption, store: Path | None = StoreOption, as_json: bool = JsonOption,
+    release: bool = typer.Option(False, "--release", help="Take what may have been billed off the budget: you have looked it up."),
+) -> None:  # fmt: skip
+    """Show what was paid by day, model, role and generator, what may have been billed besides, and what is left of the budget."""
+    work = _open(recipe, store)
+    database = _existing_store(work.store_path)
+    if release:
+        talk.print(f"Released {money(database.release_unknown())}.")
+    rows, ledger, budget = database.query("FROM spending"), database.ledger, work.loaded.recipe.budget_usd
+    if as_json:
+        account = {"spent_usd": ledger.spent_usd, "maybe_billed_usd": ledger.unknown_usd, "reserved_usd": ledger.open_usd}
+        _print_json({**account, "budget_usd": budget, "spending": rows})
+        return
+    _print_rows(rows, False)
+    reserved = f"; {money(ledger.open_usd)} is reserved for jobs that are not back" if ledger.open_usd else ""
+    left = "" if budget is None else f"; {money(max(0.0, budget - ledger.committed_usd))} of {money(budget)} is left"
+    out.print(
+        f"{money(ledger.spent_usd)} billed; up to {money(ledger.unknown_usd)} more may have been billed for calls that never came back"
+        f"{reserved}{left}."
+    )
 
 
 @app.command()
@@ -413,11 +629,49 @@ def _review_loop(database: "Store", reviewer: str, sample: Sequence[Example], ta
                 talk.print(str(error), style="red", markup=False)
 
 
+_TICK_S = 2.0
+_LINE_EVERY_S = 15.0
+
+
 @contextlib.contextmanager
-def _progress(what: str, total: int) -> Iterator[Any]:
-    with Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=talk) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda: bar.advance(task)
+def _progress(items: Sequence[PlanItem], asker: Any, quiet: bool) -> Iterator[Any]:
+    """A bar with a line below it in a terminal; elsewhere a plain line now and then."""
+    watch = Watch(items, asker, time.monotonic())
+    bar = Progress(
+        TextColumn("items"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+        console=talk,
+    )
+    task = bar.add_task("", total=len(items))
+    live = talk.is_terminal and not quiet
+
+    async def look() -> None:
+        said = time.monotonic()
+        while True:
+            await asyncio.sleep(_TICK_S)
+            watch.tick(time.monotonic())
+            if live:
+                bar.update(task, completed=watch.items_ended, description=watch.line())
+            elif not quiet and time.monotonic() - said >= _LINE_EVERY_S:
+                said = time.monotonic()
+                talk.print(f"{watch.items_ended}/{len(items)} items | {watch.line()}")
+
+    def ended(item: PlanItem, status: str) -> None:
+        watch.ended(item)
+        if live:
+            bar.update(task, completed=watch.items_ended)
+
+    looking = asyncio.get_running_loop().create_task(look())
+    try:
+        with bar if live else contextlib.nullcontext():
+            yield ended
+    finally:
+        looking.cancel()
+    if not quiet:
+        talk.print(f"{watch.items_ended}/{len(items)} items | {watch.line()}")
 
 
 def _print_json(value: Any) -> None:

@@ -5,7 +5,10 @@ from datagen.records import Example
 
 
 async def judge(example: Example, ask: Ask, draw: str) -> Example:
-    """The example with `judge_answer` and `judge_input` among its scores. Raises ParseError, TeacherError."""
+    """The example with `judge_answer` and `judge_input` among its scores, and the judge's call first among its calls.
+
+    Raises ParseError, TeacherError.
+    """
     answer = await ask("judge", parse_scores, role="judge", draw=f"judge/{draw}", input=example.input, answer=example.completion)
     scores = {**example.scores, **{f"judge_{name}": score for name, score in answer.value.items()}}
-    return example.model_copy(update={"scores": scores})
+    return example.model_copy(update={"scores": scores, "calls": (answer.call_id, *example.calls)})

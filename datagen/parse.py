@@ -6,9 +6,14 @@ Also the shape of `ask`, which generators are handed: asking and parsing are one
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match
+
 from datagen.errors import ParseError
+from datagen.records import canonical_json
 
 T = TypeVar("T")
 Parser = Callable[[str], T]
@@ -35,11 +40,23 @@ class Ask(Protocol):
     def output_schema(self) -> Mapping[str, Any] | None:
         """JSON schema of the task's answers; None for free text."""
 
-    async def __call__(self, prompt: str, parse: Parser[Any], *, role: str = ..., draw: str = ..., **variables: Any) -> Answer:
-        """Ask a prompt until an answer parses."""
+    async def __call__(
+        self,
+        prompt: str,
+        parse: Parser[Any],
+        *,
+        role: str = ...,
+        draw: str = ...,
+        schema: Mapping[str, Any] | None = ...,
+        **variables: Any,
+    ) -> Answer:
+        """Ask a prompt until an answer parses and is of the schema."""
 
     async def each(self, inputs: Sequence[str], work: Callable[[int, str], Awaitable[R | None]]) -> list[R]:
         """Work on every input; one that fails is noted and costs the others nothing."""
+
+    def short(self, inputs: int, reason: str, message: str) -> None:
+        """Note that fewer inputs came than were asked for."""
 
 
 class Steps(NamedTuple):
@@ -56,7 +73,7 @@ def parse_json(text: str) -> Any:
     try:
         return json.loads(fenced.group(1) if fenced else stripped)
     except ValueError as error:
-        raise ParseError(f"not JSON ({error}): {_shorten(text)}") from error
+        raise ParseError(f"not JSON ({error}): {_shorten(text)}", "not JSON") from error
 
 
 def parse_object(text: str) -> dict[str, Any]:
@@ -65,6 +82,21 @@ def parse_object(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ParseError(f"a JSON {type(value).__name__} where an object was asked: {_shorten(text)}")
     return value
+
+
+def check_schema(value: object, schema: Mapping[str, Any]) -> None:
+    """Raises ParseError, with where and how, when `value` breaks the JSON schema."""
+    validator = _validator(canonical_json(schema))
+    if validator.is_valid(value):
+        return
+    error: ValidationError | None = best_match(validator.iter_errors(value))
+    where = ".".join(str(part) for part in error.absolute_path) if error else ""
+    raise ParseError(f"schema: {where or '(top)'}: {error.message[:300] if error else 'not valid'}", "not of the task's schema")
+
+
+@lru_cache(maxsize=64)
+def _validator(schema: str) -> Draft202012Validator:
+    return Draft202012Validator(json.loads(schema))
 
 
 def parse_strings(text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from datagen.errors import ConfigError
 from datagen.records import PlanItem, Topic
@@ -9,8 +10,46 @@ from datagen.taxonomy import Taxonomy
 
 _EXAMPLES_SHOWN = 3
 _ADVERSARIAL_SHARE_OF_PAIRS = 0.5
-# Model calls that one input costs, beside its share of the call that writes it
-_CALLS_PER_INPUT = {"seed": 1, "topic": 1, "adversarial": 1, "reasoning": 1, "preference": 4}
+
+
+class PlannedAsk(NamedTuple):
+    """A question that an item asks: its prompt, of whom, and how often for each input (0 = once for all of them, to write them)."""
+
+    prompt: str
+    role: str
+    per_input: int = 1
+
+    @property
+    def writes(self) -> bool:
+        """Whether it is the question that writes the item's inputs."""
+        return not self.per_input
+
+    def times(self, inputs: int) -> int:
+        """How often it is asked for an item of `inputs` inputs."""
+        return self.per_input * inputs or 1
+
+
+_ANSWERED = (PlannedAsk("answer", "teacher"),)
+_ASKS: dict[str, tuple[PlannedAsk, ...]] = {
+    "seed": (PlannedAsk("rewrite_input", "teacher", 0), *_ANSWERED),
+    "topic": (PlannedAsk("write_inputs", "teacher", 0), *_ANSWERED),
+    "adversarial": (PlannedAsk("write_adversarial", "teacher", 0), *_ANSWERED),
+    "reasoning": (PlannedAsk("write_inputs", "teacher", 0), PlannedAsk("reason", "teacher")),
+    "preference": (PlannedAsk("write_inputs", "teacher", 0), *_ANSWERED, PlannedAsk("answer", "weak"), PlannedAsk("compare", "judge", 2)),
+}
+
+
+def asks_of(item: PlanItem, judged: bool) -> tuple[PlannedAsk, ...]:
+    """The questions of an item whose every answer can be used at once."""
+    asks = _ASKS[item.generator]
+    if item.generator == "preference" and item.kind:
+        asks = (PlannedAsk("write_adversarial", "teacher", 0), *asks[1:])
+    return (*asks, PlannedAsk("judge", "judge")) if judged else asks
+
+
+def calls_of(generator: str, inputs: int, judged: bool) -> int:
+    """How many calls an item of `inputs` inputs takes when every answer can be used at once."""
+    return sum(ask.times(inputs) for ask in _ASKS[generator]) + (inputs if judged else 0)
 
 
 def make_plan(
@@ -120,5 +159,4 @@ def _draw(rng: random.Random, weights: Mapping[str, float]) -> str:
 
 def count_calls(items: Sequence[PlanItem], judge: bool) -> int:
     """How many calls the plan needs when every answer can be read at once."""
-    per_input = {generator: calls + judge for generator, calls in _CALLS_PER_INPUT.items()}
-    return sum(1 + item.count * per_input[item.generator] for item in items)
+    return sum(calls_of(item.generator, item.count, judge) for item in items)

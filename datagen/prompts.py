@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
+import jinja2.meta
 
 from datagen.errors import ConfigError
 from datagen.records import Message, PlanItem
@@ -30,16 +31,24 @@ GIVEN = {
 }  # fmt: skip
 
 
+class Part(NamedTuple):
+    """One message of a prompt, with the names of the variables that it uses."""
+
+    role: str
+    template: jinja2.Template
+    uses: frozenset[str]
+
+
 class Prompt(NamedTuple):
     """A prompt file made ready: `ref` is name@hash of its text."""
 
     ref: str
-    parts: tuple[tuple[str, jinja2.Template], ...]
+    parts: tuple[Part, ...]
 
 
 @cache
-def load_prompt(name: str, folder: Path = PROMPTS) -> Prompt:
-    """The prompt `name`. Raises ConfigError for a missing file, bad Jinja or a missing part."""
+def load_prompt(name: str, folder: Path = PROMPTS, wanted: tuple[str, ...] = ("system", "user")) -> Prompt:
+    """The prompt `name` with its `wanted` parts. Raises ConfigError for a missing file, bad Jinja or a missing part."""
     path = folder / f"{name}.md"
     try:
         text = path.read_text(encoding="utf-8")
@@ -48,23 +57,56 @@ def load_prompt(name: str, folder: Path = PROMPTS) -> Prompt:
         raise ConfigError(f"{path}: there is no prompt {name!r}; known: {known}.") from error
     pieces = _PART.split(text)[1:]
     roles = pieces[0::2]
-    if roles != ["system", "user"]:
-        raise ConfigError(f"{path}: needs one [system] and one [user] part in this order; found {roles}.")
+    if roles != list(wanted):
+        needs = " and ".join(f"one [{role}]" for role in wanted)
+        raise ConfigError(f"{path}: needs {needs} part{' in this order' if len(wanted) > 1 else ''}; found {roles}.")
     try:
-        parts = tuple((role, _ENVIRONMENT.from_string(body)) for role, body in zip(roles, pieces[1::2], strict=True))
+        parts = tuple(_part(role, body) for role, body in zip(roles, pieces[1::2], strict=True))
     except jinja2.TemplateSyntaxError as error:
         raise ConfigError(f"{path}: not valid Jinja: {error.message}.") from error
     return Prompt(f"{name}@{hashlib.sha256(text.encode()).hexdigest()[:8]}", parts)
 
 
-def render(name: str, variables: dict[str, Any], folder: Path = PROMPTS) -> tuple[str, tuple[Message, ...]]:
-    """The prompt's ref and its messages. Raises ConfigError naming a variable that the prompt uses and nobody gave."""
+def _part(role: str, body: str) -> Part:
+    return Part(role, _ENVIRONMENT.from_string(body), frozenset(jinja2.meta.find_undeclared_variables(_ENVIRONMENT.parse(body))))
+
+
+def render(
+    name: str,
+    variables: dict[str, Any],
+    folder: Path = PROMPTS,
+    *,
+    own: frozenset[str] = frozenset(),
+    memory: dict[tuple[str, str], Message] | None = None,
+) -> tuple[str, tuple[Message, ...]]:
+    """The prompt's ref and its messages. Raises ConfigError naming a variable that the prompt uses and nobody gave.
+
+    `own` names the variables that change from call to call; a message that uses none of them is made once and kept in `memory`.
+    """
     prompt = load_prompt(name, folder)
+    if memory is None:
+        return prompt.ref, _render(name, prompt.parts, variables, folder)
+    messages: list[Message] = []
+    for part in prompt.parts:
+        message = memory.get((prompt.ref, part.role))
+        if message is None:
+            (message,) = _render(name, (part,), variables, folder)
+            if not part.uses & own:
+                memory[prompt.ref, part.role] = message
+        messages.append(message)
+    return prompt.ref, tuple(messages)
+
+
+def render_repair(error: str, folder: Path = PROMPTS) -> tuple[str, Message]:
+    """The ref of `repair.md`, and the message that follows an answer that could not be used because of `error`."""
+    prompt = load_prompt("repair", folder, ("user",))
+    (message,) = _render("repair", prompt.parts, {"error": error}, folder)
+    return prompt.ref, message
+
+
+def _render(name: str, parts: tuple[Part, ...], variables: dict[str, Any], folder: Path) -> tuple[Message, ...]:
     try:
-        return prompt.ref, tuple(
-            Message(role=role, content=template.render(variables).strip())  # type: ignore[arg-type]
-            for role, template in prompt.parts
-        )
+        return tuple(Message.model_construct(role=part.role, content=part.template.render(variables).strip()) for part in parts)
     except jinja2.UndefinedError as error:
         raise ConfigError(f"{folder / name}.md: {error.message}; given: {', '.join(sorted(variables))}. Mend the prompt.") from error
 

@@ -7,7 +7,7 @@ in every run. No local imports: everything else may know the records, they know 
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
@@ -15,7 +15,18 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 def content_hash(content: object) -> str:
     """32 hex digits (128 bits) of SHA-256 over the canonical JSON of `content`."""
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return _hash(canonical_json(content))
+
+
+def canonical_json(content: object) -> str:
+    """`content` as JSON that is the same for the same content: sorted keys, no spaces."""
+    return _CANONICAL.encode(content)
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -30,6 +41,25 @@ class Message(Record):
 
     role: Literal["system", "user", "assistant"]
     content: str
+
+
+@lru_cache(maxsize=512)
+def _message_json(role: str, content: str) -> str:
+    # a system message of some kilobytes is the same in thousands of requests: write it as JSON once
+    return f'{{"content":{canonical_json(content)},"role":"{role}"}}'
+
+
+_shared: dict[int, tuple[object, str]] = {}
+
+
+def _shared_json(value: Mapping[str, Any]) -> str:
+    """Canonical JSON of what all requests of a run have in common (params, a schema), written once for each object."""
+    known = _shared.get(id(value))
+    if known is None or known[0] is not value:
+        if len(_shared) > 256:
+            _shared.clear()
+        known = _shared[id(value)] = (value, canonical_json(dict(value)))  # holding the value keeps its id from being given again
+    return known[1]
 
 
 class AdversarialKind(Record):
@@ -101,7 +131,10 @@ class PlanItem(Record):
 
 
 class Request(Record):
-    """What is asked of a model. Its id covers everything that can change the answer."""
+    """What is asked of a model. Its id covers everything that can change the answer.
+
+    response_schema   JSON schema that the provider is asked to hold the answer to, where it can; None = free text
+    """
 
     item_id: str
     prompt: str
@@ -113,10 +146,17 @@ class Request(Record):
     response_schema: Mapping[str, Any] | None = None
 
     @cached_property
+    def messages_json(self) -> str:
+        """The messages as canonical JSON."""
+        return f"[{','.join([_message_json(m.role, m.content) for m in self.messages])}]"
+
+    @cached_property
     def id(self) -> str:
-        """Hash of model, messages, params, sample, and of the schema of the answer where one is sent."""
-        asked = [self.model, [m.model_dump() for m in self.messages], dict(self.params), self.sample]
-        return content_hash(asked if self.response_schema is None else [*asked, dict(self.response_schema)])
+        """Hash of model, messages, params and sample, and of the response schema where there is one."""
+        parts = [canonical_json(self.model), self.messages_json, _shared_json(self.params), canonical_json(self.sample)]
+        if self.response_schema is not None:
+            parts.append(_shared_json(self.response_schema))
+        return _hash(f"[{','.join(parts)}]")
 
 
 class Response(Record):

@@ -47,8 +47,13 @@ COMMENT ON TABLE groups IS 'Examples that are near-duplicates of one another sha
 
 CREATE OR REPLACE VIEW current_examples AS
     SELECT e.* FROM examples e
-    WHERE e.parent IS NOT NULL OR e.id IN (SELECT unnest(example_ids) FROM items WHERE planned);
+    WHERE e.parent IS NOT NULL OR e.id IN (SELECT unnest(example_ids) FROM items WHERE planned AND NOT coalesce(stale, false));
 COMMENT ON VIEW current_examples IS 'Examples that the present plan stands for: what an earlier prompt, teacher or plan made is not among them.';
+
+CREATE OR REPLACE VIEW missing AS
+    SELECT id AS item_id, topic, generator, p.inputs, p.reason, p.message, p.cost_usd
+    FROM (SELECT id, topic, generator, unnest(problems) AS p FROM items WHERE planned) ORDER BY id;
+COMMENT ON VIEW missing IS 'Inputs that the present plan asked for and did not get: how many, why, and what they cost.';
 
 CREATE OR REPLACE VIEW decisions AS
     WITH people AS (
@@ -110,6 +115,18 @@ CREATE OR REPLACE VIEW costs AS
            sum(cost_usd) AS cost_usd, round(avg(latency_s), 4) AS mean_latency_s
     FROM calls GROUP BY ALL ORDER BY cost_usd DESC, calls DESC, role, model, prompt;
 COMMENT ON VIEW costs IS 'Calls, tokens and money by role, model and prompt; answers of no use are counted too: they were paid.';
+
+CREATE OR REPLACE VIEW spending AS
+    SELECT day, model, role, generator, sum(calls)::BIGINT AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens,
+           sum(completion_tokens)::BIGINT AS completion_tokens, sum(cost_usd) AS cost_usd, sum(unanswered)::BIGINT AS unanswered,
+           sum(unknown_usd) AS unknown_usd
+    FROM (SELECT created_at::DATE AS day, model, role, split_part(item_id, ':', -2) AS generator, 1 AS calls, prompt_tokens,
+                 completion_tokens, cost_usd, 0 AS unanswered, 0.0 AS unknown_usd FROM calls
+          UNION ALL
+          SELECT created_at::DATE, model, role, split_part(item_id, ':', -2), 0, 0, 0, 0.0, 1,
+                 CASE WHEN billed = 'maybe' THEN worst_usd ELSE 0.0 END FROM failures)
+    GROUP BY ALL ORDER BY ALL;
+COMMENT ON VIEW spending IS 'Calls and money by day, model, role and generator; unknown_usd: the most that attempts without an answer can have cost.';
 
 CREATE OR REPLACE VIEW lineage AS
     WITH used AS (SELECT id AS example_id, unnest(calls) AS call_id FROM examples),

@@ -3,6 +3,8 @@
 A record is written to `NAME.log` the moment it exists (one JSON line, one write) and kept in memory; DuckDB takes what has gathered
 in one transaction every few seconds. The file is never held open, so that people can query while a run goes on. A log
 that is found at start is replayed: nothing that was answered is lost by a crash.
+A call that costs money is written down before it is sent: one that a killed process left unanswered may have been billed, and stays
+counted at its worst case.
 DuckDB is imported here alone; others ask through `query` and the views.
 """
 
@@ -11,42 +13,60 @@ import hashlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import duckdb
 
 from datagen.errors import StoreError
-from datagen.records import Example, PlanItem, Request, Response, Verdict
+from datagen.ledger import Ledger, may_be_billed
+from datagen.records import Example, PlanItem, Request, Response, Verdict, canonical_json, content_hash
 
 _SCHEMA = Path(__file__).with_name("schema.sql")
 _TABLES, _VIEWS = _SCHEMA.read_text(encoding="utf-8").split("-- VIEWS\n")
 
 Row = dict[str, Any]
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+
+
+class _Line(NamedTuple):
+    """A row on its way: its id ("" where it has none) and its JSON."""
+
+    id: str
+    json: str
+
 
 # from_json's structure of each table: how the log's lines become rows.
 _CHAT = [{"role": "VARCHAR", "content": "VARCHAR"}]
 _COLUMNS: dict[str, dict[str, Any]] = {
     "runs": {
         "id": "VARCHAR", "command": "VARCHAR", "started": "TIMESTAMP", "finished": "TIMESTAMP", "status": "VARCHAR",
-        "recipe": "JSON", "versions": "JSON", "terms": "JSON",
+        "recipe": "JSON", "versions": "JSON", "terms": "JSON", "forecast": "JSON",
     },
     "calls": {
         "id": "VARCHAR", "item_id": "VARCHAR", "prompt": "VARCHAR", "role": "VARCHAR", "model": "VARCHAR", "messages": _CHAT,
-        "params": "JSON", "sample": "VARCHAR", "text": "VARCHAR", "reasoning": "VARCHAR", "finish_reason": "VARCHAR",
+        "params": "JSON", "sample": "VARCHAR", "schema_id": "VARCHAR",
+        "text": "VARCHAR", "reasoning": "VARCHAR", "finish_reason": "VARCHAR",
         "prompt_tokens": "BIGINT", "completion_tokens": "BIGINT", "cached_tokens": "BIGINT", "cost_usd": "DOUBLE",
         "latency_s": "DOUBLE", "attempts": "INTEGER", "run_id": "VARCHAR", "created_at": "TIMESTAMP",
     },
     "failures": {
         "request_id": "VARCHAR", "item_id": "VARCHAR", "prompt": "VARCHAR", "role": "VARCHAR", "model": "VARCHAR",
-        "error": "VARCHAR", "message": "VARCHAR", "run_id": "VARCHAR", "created_at": "TIMESTAMP",
+        "error": "VARCHAR", "message": "VARCHAR", "billed": "VARCHAR", "worst_usd": "DOUBLE", "run_id": "VARCHAR",
+        "created_at": "TIMESTAMP",
+    },
+    "sent": {
+        "id": "VARCHAR", "item_id": "VARCHAR", "prompt": "VARCHAR", "role": "VARCHAR", "model": "VARCHAR", "usd": "DOUBLE",
+        "lasting": "BOOLEAN", "run_id": "VARCHAR", "created_at": "TIMESTAMP",
     },
     "items": {
         "id": "VARCHAR", "topic": "VARCHAR", "generator": "VARCHAR", "count": "INTEGER", "plan": "JSON", "status": "VARCHAR",
-        "error": "VARCHAR", "example_ids": ["VARCHAR"], "planned": "BOOLEAN", "run_id": "VARCHAR",
+        "error": "VARCHAR", "example_ids": ["VARCHAR"], "planned": "BOOLEAN", "run_id": "VARCHAR", "stale": "BOOLEAN",
+        "problems": [{"inputs": "INTEGER", "reason": "VARCHAR", "message": "VARCHAR", "cost_usd": "DOUBLE"}],
     },
     "examples": {
         "id": "VARCHAR", "item_id": "VARCHAR", "topic": "VARCHAR", "generator": "VARCHAR", "prompt": _CHAT,
@@ -58,9 +78,18 @@ _COLUMNS: dict[str, dict[str, Any]] = {
         "example_id": "VARCHAR", "decided_by": "VARCHAR", "keep": "BOOLEAN", "reason": "VARCHAR", "created_at": "TIMESTAMP",
     },
     "groups": {"example_id": "VARCHAR", "group_id": "VARCHAR"},
+    "schemas": {"id": "VARCHAR", "schema": "JSON"},
 }  # fmt: skip
-_UPSERTED = ("items", "runs")  # the newest line of an id is its state; elsewhere the first line of an id stays
-_PLAIN = ("verdicts", "groups", "failures")  # rows without an id of their own
+# a role that the recipe fills, by another model
+_NOT_OF = "json_extract_string($models, c.role) IS NOT NULL AND json_extract_string($models, c.role) <> c.model"
+# The newest line of an id is its state (an example that was judged again has new scores); a call's first line stays.
+_UPSERTED = ("items", "runs", "examples")
+# Rows without an id of their own, and the columns that tell one from another when a log is replayed that was taken in already
+_PLAIN = {
+    "verdicts": ("example_id", "decided_by", "created_at"),
+    "groups": ("example_id", "group_id"),
+    "failures": ("request_id", "created_at"),
+}
 
 
 def _m001_tables(con: duckdb.DuckDBPyConnection) -> None:
@@ -72,8 +101,56 @@ def _m002_terms_of_runs(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("COMMENT ON COLUMN runs.terms IS 'How the terms of each teacher stood when the run asked them.'")
 
 
+def _m003_money(con: duckdb.DuckDBPyConnection) -> None:
+    con.execute("ALTER TABLE failures ADD COLUMN IF NOT EXISTS billed VARCHAR")
+    con.execute("ALTER TABLE failures ADD COLUMN IF NOT EXISTS worst_usd DOUBLE")
+    con.execute(
+        "UPDATE failures SET billed = CASE WHEN error IN ('Timeout', 'APIConnectionError') THEN 'maybe' ELSE 'no' END, worst_usd = 0"
+    )
+    con.execute("COMMENT ON TABLE failures IS 'Attempts that got no answer: rate limits, timeouts, lost connections, killed processes.'")
+    con.execute(
+        "COMMENT ON COLUMN failures.billed IS 'no | maybe (counts as worst_usd against the budget) | released (looked up by a person)'"
+    )
+    con.execute(
+        "CREATE TABLE IF NOT EXISTS sent (id VARCHAR, item_id VARCHAR, prompt VARCHAR, role VARCHAR, model VARCHAR, usd DOUBLE, "
+        "lasting BOOLEAN, run_id VARCHAR, created_at TIMESTAMP)"
+    )
+    con.execute(
+        "COMMENT ON TABLE sent IS 'Calls in flight, with the most that each can cost; what a killed process left moves to failures.'"
+    )
+    con.execute("ALTER TABLE items ADD COLUMN IF NOT EXISTS stale BOOLEAN")
+    con.execute(
+        "ALTER TABLE items ADD COLUMN IF NOT EXISTS problems STRUCT(inputs INTEGER, reason VARCHAR, message VARCHAR, cost_usd DOUBLE)[]"
+    )
+    con.execute("COMMENT ON COLUMN items.stale IS 'Its examples were made by models that the present recipe does not use.'")
+    con.execute("COMMENT ON COLUMN items.problems IS 'Inputs that were asked for and not made; the view missing unrolls it.'")
+    con.execute("ALTER TABLE runs ADD COLUMN IF NOT EXISTS forecast JSON")
+    con.execute("COMMENT ON COLUMN runs.forecast IS 'What was said before the run that it would take: calls, tokens, dollars, minutes.'")
+    con.execute("CREATE TABLE IF NOT EXISTS schemas (id VARCHAR, schema JSON)")
+    con.execute("COMMENT ON TABLE schemas IS 'JSON schemas that providers were asked to hold answers to; calls.schema_id names them.'")
+    con.execute("ALTER TABLE calls ADD COLUMN IF NOT EXISTS schema_id VARCHAR")
+    con.execute("COMMENT ON COLUMN calls.schema_id IS 'The JSON schema that the provider was asked to hold the answer to, in schemas.'")
+
+
 # Each entry takes a store from version n to n + 1. Paid data is migrated, never cleared.
-MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [_m001_tables, _m002_terms_of_runs]
+MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [_m001_tables, _m002_terms_of_runs, _m003_money]
+
+
+class _State(NamedTuple):
+    """What a store's file holds when it is opened: whether it is of this version, calls in flight, money."""
+
+    ready: bool
+    sent: dict[str, Row]
+    spent_usd: float
+    unknown_usd: float
+
+
+class Outcome(NamedTuple):
+    """How an item ended: the scores and the calls of each of its examples by id."""
+
+    status: str
+    error: str | None
+    examples: dict[str, tuple[dict[str, float], list[str]]]
 
 
 class Store:
@@ -84,18 +161,26 @@ class Store:
         self.log_path = path.with_suffix(".log")
         self.run_id = ""
         self._lock_wait_s = lock_wait_s
-        self._pending: dict[str, list[Row]] = {}
+        self._pending: dict[str, list[_Line]] = {}
+        self._sent: dict[str, Row] = {}
         self._log: int | None = None
+        self._schemas: dict[str, str] = {}
+        self.ledger = Ledger()
+        self.failures: Counter[str] = Counter()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"{path.parent}: cannot be made ({error.strerror}). Choose another place by --store.") from error
-        if self._needs_upgrade():
-            with self.writing():
-                self._upgrade()
-        elif self._has_log():
+        state = self._look()
+        if not state.ready:
             with self.writing():
                 pass
+        elif self._has_log() and self._lock():  # a log that another process is writing now is its own affair
+            self._unlock()
+            with self.writing():
+                pass
+        else:
+            self._set_ledger(state)
 
     # -- connections
 
@@ -140,9 +225,10 @@ class Store:
         found = con.execute("SELECT max(value::INTEGER) FROM settings WHERE name = 'version'").fetchone()
         return int(found[0]) if found and found[0] is not None else 0
 
-    def _needs_upgrade(self) -> bool:
+    def _look(self) -> _State:
+        """What the file holds that this process must know; a new file holds nothing."""
         if not self.path.exists():
-            return True
+            return _State(False, {}, 0.0, 0.0)
         with self._connect(read_only=True) as con:
             version = self._version(con)
             if version > len(MIGRATIONS):
@@ -150,10 +236,13 @@ class Store:
                     f"{self.path}: has version {version}; this program knows up to {len(MIGRATIONS)}. "
                     "Install a newer version of the program; the file was not touched."
                 )
-            if version < len(MIGRATIONS):
-                return True
-            views = con.execute("SELECT value FROM settings WHERE name = 'views'").fetchone()
-            return views is None or views[0] != _views_hash()
+            views = con.execute("SELECT value FROM settings WHERE name = 'views'").fetchone() if version else None
+            if version < len(MIGRATIONS) or views is None or views[0] != _views_hash():
+                return _State(False, {}, 0.0, 0.0)
+            sent = con.execute(f"SELECT {', '.join(_COLUMNS['sent'])} FROM sent").fetchall()
+            (spent,) = con.execute("SELECT coalesce(sum(cost_usd), 0) FROM calls").fetchone() or (0.0,)
+            (unknown,) = con.execute("SELECT coalesce(sum(worst_usd), 0) FROM failures WHERE billed = 'maybe'").fetchone() or (0.0,)
+            return _State(True, {row[0]: dict(zip(_COLUMNS["sent"], row, strict=True)) for row in sent}, float(spent), float(unknown))
 
     def _upgrade(self) -> None:
         with self._connect(read_only=False) as con:
@@ -202,6 +291,38 @@ class Store:
         """How the teachers' terms stood in each run that noted it, the newest first."""
         rows = self.query("SELECT terms FROM runs WHERE terms IS NOT NULL ORDER BY started DESC")
         return [json.loads(row["terms"]) for row in rows]
+
+    def outcomes(self) -> dict[str, Outcome]:
+        """How each planned item ended, unless its examples are of another model's making."""
+        made = {
+            row["id"]: (json.loads(row["scores"]), row["calls"])
+            for row in self.query("SELECT id, scores, calls FROM current_examples WHERE parent IS NULL")
+        }
+        return {
+            row["id"]: Outcome(row["status"], row["error"], {id: made[id] for id in row["example_ids"] if id in made})
+            for row in self.query("SELECT id, status, error, example_ids FROM items WHERE planned AND NOT coalesce(stale, false)")
+        }
+
+    def run_totals(self) -> Row:
+        """What the run that wrote last took: calls, tokens, dollars, and the most that its lost calls can have cost."""
+        (row,) = self.query(
+            "SELECT count(*) AS calls, coalesce(sum(prompt_tokens), 0)::BIGINT AS prompt_tokens, "
+            "coalesce(sum(completion_tokens), 0)::BIGINT AS completion_tokens, coalesce(sum(cost_usd), 0) AS cost_usd, "
+            "(SELECT coalesce(sum(worst_usd), 0) FROM failures WHERE run_id = $run AND billed = 'maybe') AS unknown_usd "
+            "FROM calls WHERE run_id = $run",
+            {"run": self.run_id},
+        )
+        return row
+
+    def item_costs(self, prompts: Sequence[str], models: Mapping[str, str]) -> list[Row]:
+        """What each ended item took, all tries counted, as far as these prompts and models (role -> model) made it."""
+        return self.query(
+            "SELECT i.generator, i.count, count(*) AS calls, sum(c.prompt_tokens)::BIGINT AS prompt_tokens, "
+            "sum(c.completion_tokens)::BIGINT AS completion_tokens, sum(c.cost_usd) AS cost_usd, avg(c.latency_s) AS latency_s "
+            f"FROM items i JOIN calls c ON c.item_id = i.id WHERE i.status <> 'empty' AND NOT ({_NOT_OF}) "
+            "AND split_part(c.prompt, '+', 1) IN (SELECT unnest($prompts)) GROUP BY i.id, i.generator, i.count ORDER BY i.id",
+            {"prompts": list(prompts), "models": json.dumps(models)},
+        )
 
     def current_examples(self) -> list[Example]:
         """The examples that the present plan stands for, by id."""
@@ -261,23 +382,42 @@ class Store:
         if self._log is not None:
             yield self
             return
+        if not self._lock():
+            raise StoreError(f"{self.path}: another run is writing to it. Wait until it ends, or stop it; nothing is lost.")
         try:
-            self._log = os.open(self.log_path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        except OSError as error:
-            raise StoreError(f"{self.log_path}: cannot be written ({error.strerror}). Choose another place by --store.") from error
-        try:
-            try:
-                fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise StoreError(f"{self.path}: another run is writing to it. Wait until it ends, or stop it; nothing is lost.") from error
-            if not self.path.exists():
+            state = self._look()
+            if not state.ready:
                 self._upgrade()
-            self._replay()
+                state = self._look()
+            self._sent = state.sent
+            if self._has_log() or any(not row["lasting"] for row in state.sent.values()):
+                self._replay()
+                state = self._look()
+            self._set_ledger(state)
             try:
                 yield self
             finally:
+                self._lose("ended", "the run ended before its answer came")
                 self.flush()
         finally:
+            self._unlock()
+
+    def _lock(self) -> bool:
+        """Open the log and take its lock; False while another process has it."""
+        try:
+            log = os.open(self.log_path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise StoreError(f"{self.log_path}: cannot be written ({error.strerror}). Choose another place by --store.") from error
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(log)
+            return False
+        self._log = log
+        return True
+
+    def _unlock(self) -> None:
+        if self._log is not None:
             os.close(self._log)
             self._log = None
 
@@ -285,36 +425,70 @@ class Store:
         return self.log_path.exists() and self.log_path.stat().st_size > 0
 
     def _replay(self) -> None:
-        """Take the lines that a killed process left; a torn last line was never acknowledged and is dropped."""
+        """Take the lines that a killed process left; a torn last line was never acknowledged and is dropped.
+
+        Calls that it had sent and that have no answer may have been billed: they become failures at their worst case.
+        """
         data = self.log_path.read_bytes()
-        if not data:
-            return
         for number, line in enumerate(data.split(b"\n"), 1):
             if not line.strip():
                 continue
             try:
                 table, row = json.loads(line)
-                self._pending.setdefault(table, []).append(row)
-            except ValueError as error:
+                self._replay_row(table, row)
+            except (ValueError, TypeError, KeyError) as error:
                 if number <= data.count(b"\n"):
                     raise StoreError(
                         f"{self.log_path}:{number}: is damaged (not a torn last line). Move the line elsewhere and run again."
                     ) from error
+        if data and not data.endswith(b"\n"):
+            os.ftruncate(self._require_log(), data.rfind(b"\n") + 1)
+        self._lose("killed", "the process ended before its answer came")
         self.flush()
 
-    def _append(self, table: str, row: Row) -> None:
+    def _replay_row(self, table: str, row: Row) -> None:
+        if table == "sent":
+            self._sent[row["id"]] = row
+        elif table == "unsent":
+            self._sent.pop(row["id"], None)
+        else:
+            _COLUMNS[table]  # a table that this version does not know is damage
+            if table == "calls" or (table == "failures" and row.get("billed") == "maybe"):
+                self._sent.pop(row["id" if table == "calls" else "request_id"], None)
+            self._pending.setdefault(table, []).append(_Line(row.get("id", ""), json.dumps(row, ensure_ascii=False)))
+
+    def _lose(self, error: str, message: str) -> None:
+        """What is still reserved was sent and never answered: it may have been billed."""
+        for row in list(self._sent.values()):
+            if not row["lasting"]:
+                self._fail(row, error, message, billed=True)
+
+    def _set_ledger(self, state: _State) -> None:
+        """The account as it is on disk: another process may have written since this one looked."""
+        self.ledger.reset(state.spent_usd, state.unknown_usd, {row["id"]: row["usd"] for row in state.sent.values()})
+
+    def _require_log(self) -> int:
         if self._log is None:
             raise StoreError(f"{self.path}: nothing can be written outside `with store.writing()`.")
-        line = json.dumps([table, row], ensure_ascii=False, separators=(",", ":"), default=str) + "\n"
-        data = line.encode()
+        return self._log
+
+    def _append(self, table: str, row: Row) -> None:
+        """One line into the log, at once, and the same row into what DuckDB takes next."""
+        self._append_text(table, _json(row), row.get("id", ""))
+
+    def _append_text(self, table: str, text: str, id: str) -> None:
+        """The same for a row that is JSON already."""
+        log = self._require_log()
+        data = f'["{table}",{text}]\n'.encode()
         try:
-            written = os.write(self._log, data)
+            written = os.write(log, data)
             if written != len(data):  # a full disk takes a part; take it back, so that the log stays whole
-                os.ftruncate(self._log, os.fstat(self._log).st_size - written)
+                os.ftruncate(log, os.fstat(log).st_size - written)
                 raise OSError(28, "No space left on device")
         except OSError as error:
             raise StoreError(f"{self.log_path}: cannot be written ({error.strerror}). Make room and run again; nothing is lost.") from error
-        self._pending.setdefault(table, []).append(row)
+        if table not in ("sent", "unsent"):
+            self._pending.setdefault(table, []).append(_Line(id, text))
 
     @property
     def pending(self) -> int:
@@ -323,13 +497,15 @@ class Store:
 
     def flush(self, wait_s: float | None = None) -> bool:
         """Move what is pending into DuckDB in one transaction; False when a reader held the file for `wait_s` (all stays in the log)."""
-        if not self.pending or self._log is None:
+        if self._log is None or not (self.pending or os.fstat(self._log).st_size):
             return True
         try:
             with self._connect(read_only=False, wait_s=wait_s) as con:
                 con.execute("BEGIN")
-                for table, rows in self._pending.items():
-                    _insert(con, table, rows)
+                for table, lines in self._pending.items():
+                    _insert(con, table, lines)
+                con.execute("DELETE FROM sent")
+                _insert(con, "sent", [_Line(row["id"], _json(row)) for row in self._sent.values()])
                 con.execute("COMMIT")
         except StoreError:
             if wait_s is None:
@@ -339,38 +515,120 @@ class Store:
         self._pending.clear()
         return True
 
+    def reserve(
+        self, request_id: str, usd: float, *, item_id: str = "", prompt: str = "", role: str = "", model: str = "", lasting: bool = False
+    ) -> None:
+        """Set aside the most that a call can cost, on disk, before it is sent. Raises BudgetError where it does not fit.
+
+        `add_call` settles it, `unsent` gives it back; what neither settles when the process ends, or is killed, may have been billed
+        and stays counted. A `lasting` one (a job at the provider, a share of another process) stays reserved beyond this process.
+        """
+        if usd <= 0:
+            return
+        self.ledger.reserve(request_id, usd)
+        row = {
+            "id": request_id, "item_id": item_id, "prompt": prompt, "role": role, "model": model, "usd": usd, "lasting": lasting,
+            "run_id": self.run_id, "created_at": _now(),
+        }  # fmt: skip
+        self._append("sent", row)
+        self._sent[request_id] = row
+
+    def unsent(self, request_id: str) -> None:
+        """Give back what was reserved for a call that was not billed."""
+        if self.ledger.release(request_id):
+            self._sent.pop(request_id, None)
+            self._append("unsent", {"id": request_id})
+
     def add_call(self, request: Request, response: Response) -> None:
         """Journal an answered call. On disk when this returns."""
         row = {
-            **request.model_dump(exclude={"item_id"}), **response.model_dump(exclude={"request_id"}),
-            "id": response.request_id, "item_id": request.item_id, "run_id": self.run_id, "created_at": _now(),
+            "id": response.request_id, "item_id": request.item_id, "prompt": request.prompt, "role": request.role, "model": request.model,
+            "sample": request.sample, "params": request.params, "text": response.text, "reasoning": response.reasoning,
+            "finish_reason": response.finish_reason, "prompt_tokens": response.prompt_tokens,
+            "completion_tokens": response.completion_tokens, "cached_tokens": response.cached_tokens, "cost_usd": response.cost_usd,
+            "latency_s": response.latency_s, "attempts": response.attempts, "schema_id": self._schema_id(request.response_schema),
+            "run_id": self.run_id, "created_at": _now(),
         }  # fmt: skip
-        self._append("calls", row)
+        text = f'{_json(row)[:-1]},"messages":{request.messages_json}}}'  # they are long, and were made JSON for the id already
+        self._append_text("calls", text, response.request_id)
+        self.ledger.settle(response.request_id, response.cost_usd)
+        self._sent.pop(response.request_id, None)
 
-    def add_failure(self, request: Request, error: str, message: str) -> None:
-        """Journal an attempt that got no answer."""
+    def _schema_id(self, schema: Mapping[str, Any] | None) -> str | None:
+        """The id of a schema, which is stored once for all calls that carry it."""
+        if schema is None:
+            return None
+        text = canonical_json(schema)
+        if text not in self._schemas:
+            self._schemas[text] = content_hash(schema)[:16]
+            self._append("schemas", {"id": self._schemas[text], "schema": schema})
+        return self._schemas[text]
+
+    def add_failure(self, request: Request, error: str, message: str, *, billed: bool | None = None) -> None:
+        """Journal an attempt that got no answer. `billed`: whether the provider may charge for it; told from the error when not given.
+
+        What may have been billed stays counted at its worst case, and as much is reserved anew for the next try. Raises
+        BudgetError when that does not fit any more.
+        """
+        self.failures[error] += 1
+        known = self._sent.get(request.id)
+        row = known or {
+            "id": request.id, "item_id": request.item_id, "prompt": request.prompt, "role": request.role, "model": request.model,
+        }  # fmt: skip
+        lost = may_be_billed(error, message) if billed is None else billed
+        self._fail(row, error, message, billed=lost)
+        if known is not None and lost:
+            self.reserve(
+                request.id, known["usd"], item_id=known["item_id"], prompt=known["prompt"], role=known["role"], model=known["model"]
+            )
+
+    def lose(self, request_id: str, error: str, message: str) -> None:
+        """Nobody waits any more for a call that was sent: it may have been billed, and stays counted at its worst case."""
+        if request_id in self._sent:
+            self._fail(self._sent[request_id], error, message, billed=True)
+
+    def _fail(self, sent: Row, error: str, message: str, *, billed: bool) -> None:
+        worst = sent.get("usd", 0.0) if billed else 0.0
         row = {
-            "request_id": request.id, "item_id": request.item_id, "prompt": request.prompt, "role": request.role,
-            "model": request.model, "error": error, "message": message[:2000], "run_id": self.run_id, "created_at": _now(),
+            "request_id": sent["id"], "item_id": sent["item_id"], "prompt": sent["prompt"], "role": sent["role"], "model": sent["model"],
+            "error": error, "message": message[:2000], "billed": "maybe" if billed else "no", "worst_usd": worst,
+            "run_id": self.run_id, "created_at": _now(),
         }  # fmt: skip
         self._append("failures", row)
+        if billed:
+            self.ledger.lose(sent["id"])
+            self._sent.pop(sent["id"], None)
 
-    def add_item(self, item: PlanItem, status: str, examples: Sequence[Example] = (), error: str | None = None) -> None:
-        """Journal how an item ended, with the examples that it now stands for."""
+    def release_unknown(self) -> float:
+        """Take what may have been billed off the account: a person has looked it up at the provider. Returns how much it was."""
+        with self.writing():
+            self.flush()
+            with self._connect(read_only=False) as con:
+                con.execute("UPDATE failures SET billed = 'released' WHERE billed = 'maybe'")
+            freed, self.ledger.unknown_usd = self.ledger.unknown_usd, 0.0
+        return freed
+
+    def add_item(
+        self, item: PlanItem, status: str, examples: Sequence[Example] = (), error: str | None = None, problems: Sequence[Row] = ()
+    ) -> None:
+        """Journal how an item ended, with the examples that it now stands for and the inputs that are missing."""
         for example in examples:
-            self._append("examples", {**example.model_dump(mode="json"), "run_id": self.run_id})
+            self._add_example(example)
         row = {
             "id": item.id, "topic": item.topic, "generator": item.generator, "count": item.count, "plan": item.model_dump(mode="json"),
             "status": status, "error": error, "example_ids": [example.id for example in examples], "planned": True,
-            "run_id": self.run_id,
+            "run_id": self.run_id, "stale": False, "problems": list(problems),
         }  # fmt: skip
         self._append("items", row)
+
+    def _add_example(self, example: Example) -> None:
+        self._append("examples", {**example.model_dump(mode="json"), "run_id": self.run_id})
 
     def add_examples(self, examples: Iterable[Example]) -> None:
         """Journal examples that belong to no item's end: a person's edits."""
         with self.writing():
             for example in examples:
-                self._append("examples", {**example.model_dump(mode="json"), "run_id": self.run_id})
+                self._add_example(example)
 
     def add_verdicts(self, verdicts: Iterable[Verdict]) -> None:
         """Journal people's verdicts; the latest of a person on an example counts."""
@@ -387,12 +645,12 @@ class Store:
                 con.execute("BEGIN")
                 con.execute("DELETE FROM verdicts WHERE decided_by LIKE 'filter:%'")
                 con.execute("DELETE FROM groups")
-                _insert(con, "verdicts", [_verdict_row(verdict, now) for verdict in verdicts])
-                _insert(con, "groups", [{"example_id": e, "group_id": g} for e, g in sorted(groups.items())])
+                _insert(con, "verdicts", [_Line("", _json(_verdict_row(verdict, now))) for verdict in verdicts])
+                _insert(con, "groups", [_Line("", _json({"example_id": e, "group_id": g})) for e, g in sorted(groups.items())])
                 con.execute("COMMIT")
 
-    def set_plan(self, items: Sequence[PlanItem]) -> None:
-        """Say which items the present plan has: examples of others are no longer current."""
+    def set_plan(self, items: Sequence[PlanItem], models: Mapping[str, str]) -> None:
+        """Say which items the present plan has, and the model of each role: examples of others are no longer current."""
         with self.writing():
             self.flush()
             with self._connect(read_only=False) as con:
@@ -401,7 +659,21 @@ class Store:
                     "UPDATE items SET planned = (id IN (SELECT unnest(from_json(?, '[\"VARCHAR\"]'))))",
                     [json.dumps([item.id for item in items])],
                 )
+                con.execute(
+                    "UPDATE items SET stale = id IN (SELECT e.item_id FROM (SELECT item_id, unnest(calls) AS call_id FROM examples "
+                    "WHERE id IN (SELECT unnest(example_ids) FROM items)) e JOIN calls c ON c.id = e.call_id "
+                    f"WHERE {_NOT_OF})",
+                    {"models": json.dumps(models)},
+                )
                 con.execute("COMMIT")
+
+    def answers_of_others(self, items: Sequence[PlanItem], models: Mapping[str, str]) -> list[Row]:
+        """Stored answers for `items` by models that are not in `models` (role -> model): role, model, calls, items."""
+        return self.query(
+            "SELECT role, model, count(*) AS calls, count(DISTINCT item_id) AS items FROM calls c "
+            f"WHERE {_NOT_OF} AND item_id IN (SELECT unnest(from_json($items, '[\"VARCHAR\"]'))) GROUP BY ALL ORDER BY ALL",
+            {"models": json.dumps(models), "items": json.dumps([item.id for item in items])},
+        )
 
     def set_settings(self, settings: Mapping[str, str]) -> None:
         """Store values that the views read."""
@@ -417,23 +689,21 @@ class Store:
             con.execute("INSERT INTO settings VALUES (?, ?)", [name, value])
 
     def start_run(
-        self, run_id: str, command: str, recipe: Mapping[str, Any], versions: Mapping[str, str], terms: Sequence[Mapping[str, Any]] = ()
+        self,
+        run_id: str,
+        command: str,
+        recipe: Mapping[str, Any],
+        versions: Mapping[str, str],
+        terms: Sequence[Mapping[str, Any]] = (),
+        forecast: Mapping[str, Any] | None = None,
     ) -> None:
-        """Journal that a run began; `terms` says how those of its teachers stood."""
+        """Journal that a run began: how the terms of its teachers stood, and what was said beforehand that it would take."""
         self.run_id = run_id
-        self._append(
-            "runs",
-            {
-                "id": run_id,
-                "command": command,
-                "started": _now(),
-                "finished": None,
-                "status": "running",
-                "recipe": recipe,
-                "versions": versions,
-                "terms": list(terms) or None,
-            },
-        )
+        row = {
+            "id": run_id, "command": command, "started": _now(), "finished": None, "status": "running", "recipe": recipe,
+            "versions": versions, "terms": list(terms) or None, "forecast": forecast,
+        }  # fmt: skip
+        self._append("runs", row)
 
     def end_run(self, status: str) -> None:
         """Journal how the run ended."""
@@ -442,31 +712,22 @@ class Store:
             con.execute("UPDATE runs SET finished = ?, status = ? WHERE id = ?", [_now(), status, self.run_id])
 
 
-def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row]) -> None:
+def _insert(con: duckdb.DuckDBPyConnection, table: str, lines: Sequence[_Line]) -> None:
     """Rows into a table; replaying the same rows changes nothing."""
-    if not rows:
+    if not lines:
         return
     columns = _COLUMNS[table]
-    names = ", ".join(columns)
-    source = "(SELECT unnest(from_json(?, ?)) AS r)"
-    structure = json.dumps([columns])
+    source = "(SELECT from_json(t, ?) AS r FROM (SELECT unnest(?) AS t))"  # measured: a third faster than one JSON list
+    into = f"INSERT INTO {table} ({', '.join(columns)}) SELECT {', '.join('r.' + c for c in columns)} FROM {source} "
+    structure = json.dumps(columns)
     if table in _PLAIN:
-        con.execute(
-            f"INSERT INTO {table} ({names}) SELECT {', '.join('r.' + c for c in columns)} FROM {source}",
-            [json.dumps(rows, default=str), structure],
-        )
+        same = " AND ".join(f"t.{c} = r.{c}" for c in _PLAIN[table])
+        con.execute(f"{into} WHERE NOT EXISTS (SELECT 1 FROM {table} t WHERE {same})", [structure, [line.json for line in lines]])
         return
-    latest = {row["id"]: row for row in rows}
-    if table not in _UPSERTED:
-        latest = {row["id"]: row for row in reversed(rows)}
-    text = json.dumps(list(latest.values()), ensure_ascii=False, default=str)
+    latest = {line.id: line.json for line in (lines if table in _UPSERTED else reversed(lines))}
     if table in _UPSERTED:
-        con.execute(f"DELETE FROM {table} WHERE id IN (SELECT unnest(from_json(?, '[\"VARCHAR\"]')))", [json.dumps(list(latest))])
-    con.execute(
-        f"INSERT INTO {table} ({names}) SELECT {', '.join('r.' + c for c in columns)} FROM {source} "
-        f"WHERE r.id NOT IN (SELECT id FROM {table})",
-        [text, structure],
-    )
+        con.execute(f"DELETE FROM {table} WHERE id IN (SELECT unnest(?))", [list(latest)])
+    con.execute(f"{into} WHERE r.id NOT IN (SELECT id FROM {table})", [structure, list(latest.values())])
 
 
 def _verdict_row(verdict: Verdict, created_at: str) -> Row:
@@ -479,4 +740,4 @@ def _views_hash() -> str:
 
 
 def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    return datetime.now(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")

@@ -8,7 +8,6 @@ whose cost nobody can tell is not run.
 import asyncio
 import atexit
 import gc
-import json
 import math
 import os
 import time
@@ -24,6 +23,7 @@ from datagen import direct, offline, prices, wire_schema
 from datagen.config import ModelConfig
 from datagen.direct import CallFailed, DirectLane, Reply
 from datagen.errors import ConfigError, TeacherError
+from datagen.ledger import most_answers, most_tokens
 from datagen.pace import Breaker, Pace, Pool, Size, Used, retry_after_s
 from datagen.records import Request, Response
 from datagen.secrets import redact
@@ -153,15 +153,10 @@ class Teacher:
         self.prices = {role: (line.prices.input, line.prices.cached, line.prices.output) for role, line in self._lines.items()}
 
     def worst_case_usd(self, request: Request) -> float:
-        """The most that one try of a call can cost: a token per 2 characters of prompt (more beyond ASCII), and all of max_tokens."""
+        """The most that one try of a call can cost: a token per byte of prompt, and all of max_tokens."""
         line = self._lines[request.role]
-        texts = [message.content for message in request.messages]
-        if request.response_schema is not None:
-            texts.append(json.dumps(dict(request.response_schema)))
-        # byte-level tokenizers spend at most a token a byte; on ASCII text they were never seen to spend one on 2 characters
-        tokens = 16 + sum(len(text) / 2 if text.isascii() else len(text.encode()) - len(text) / 2 for text in texts)
-        answers = int(request.params.get("n") or 1) * max(line.config.max_tokens, _max_tokens(request, line.config))
-        return max(line.prices.input, line.prices.written) * tokens + line.prices.output * answers
+        answers = most_answers(request, max(line.config.max_tokens, _max_tokens(request, line.config)))
+        return max(line.prices.input, line.prices.written) * most_tokens(request) + line.prices.output * answers
 
     async def complete(self, request: Request) -> Response:
         """The model's answer, after retries of what may pass.

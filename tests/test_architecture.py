@@ -13,10 +13,11 @@ FILES = sorted([*(ROOT / "datagen").rglob("*.py"), *(ROOT / "train").rglob("*.py
 FLOORS = {
     "datagen": [
         {"records", "errors"},
-        {"policy", "yaml_file", "secrets"},
+        {"policy", "yaml_file", "secrets", "ledger"},
         {"taxonomy", "prompts", "parse", "config", "store", "filters", "offline", "pace", "prices", "wire_schema", "direct"},
         {"teacher", "terms", "plan", "ask", "generators", "judge", "review"},
         {"generate", "curate", "export", "report"},
+        {"forecast", "progress"},
         {"cli"},
         {"__main__"},
     ],

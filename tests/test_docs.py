@@ -41,7 +41,7 @@ def test_every_command_and_every_option_has_help(cli: object) -> None:
     command = get_command(cli.app)  # type: ignore[attr-defined]
     for name, verb in command.commands.items():  # type: ignore[attr-defined]
         assert verb.help, name
-    verbs = {"datagen": "plan generate curate review export report sql", "train": "run sft dpo evaluate merge predict report"}
+    verbs = {"datagen": "plan generate costs curate review export report sql", "train": "run sft dpo evaluate merge predict report"}
     package = cli.__name__.split(".")[0]  # type: ignore[attr-defined]
     assert set(verbs[package].split()) <= set(command.commands)  # type: ignore[attr-defined]
 
@@ -63,7 +63,7 @@ def test_the_readmes_sql_runs(query: str, store: Store) -> None:
 
 
 def test_every_view_is_in_the_readmes_sql() -> None:
-    views = {"sft", "preference", "accepted", "rejected", "coverage", "costs", "lineage"}
+    views = {"sft", "preference", "accepted", "rejected", "coverage", "costs", "spending", "missing", "lineage"}
     sql = re.search(r"```sql\n(.*?)```", README, re.DOTALL)
     assert sql
     assert views == {view for view in views if re.search(rf"FROM {view}\b", sql.group(1))}

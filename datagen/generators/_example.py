@@ -9,7 +9,8 @@ from datagen.records import Example, Message, PlanItem
 
 async def ask_task(ask: Ask, text: str, *, draw: str, role: str = "teacher") -> Answer:
     """The task's answer to one input, as data where the task's output is JSON."""
-    return await ask("answer", parse_text if ask.output_schema is None else parse_object, role=role, draw=draw, input=text)
+    schema = ask.output_schema
+    return await ask("answer", parse_text if schema is None else parse_object, role=role, draw=draw, schema=schema, input=text)
 
 
 def completion_text(value: Any, schema: Mapping[str, Any] | None) -> str:
@@ -41,4 +42,12 @@ async def answer_inputs(item: PlanItem, ask: Ask, written: Answer) -> list[Examp
         answer = await ask_task(ask, text, draw=str(index))
         return make_example(item, ask, text, answer.value, (written.call_id, answer.call_id))
 
-    return await ask.each(written.value[: item.count], answered)
+    return await ask.each(inputs_of(item, ask, written), answered)
+
+
+def inputs_of(item: PlanItem, ask: Ask, written: Answer) -> list[str]:
+    """The inputs that were written, at most as many as were asked for; those that are missing are noted."""
+    inputs: list[str] = written.value[: item.count]
+    if len(inputs) < item.count:
+        ask.short(item.count - len(inputs), "fewer inputs were written", f"{len(inputs)} inputs were written, {item.count} were asked for")
+    return inputs

@@ -1,6 +1,6 @@
 """Preference: the teacher's answer against a weak model's, ranked by the judge in both orders (order-swapped, arXiv 2306.05685)."""
 
-from datagen.generators._example import ask_task, completion_text, make_example
+from datagen.generators._example import ask_task, completion_text, inputs_of, make_example
 from datagen.parse import Ask, parse_better, parse_strings, parse_text
 from datagen.records import Example, PlanItem
 
@@ -26,4 +26,4 @@ async def preference(item: PlanItem, ask: Ask) -> list[Example]:
         calls = (written.call_id, weak.call_id, first.call_id, second.call_id, chosen.call_id)
         return make_example(item, ask, text, chosen.value, calls, rejected=weak.value, scores={"chosen_margin": margin})
 
-    return await ask.each(written.value[: item.count], pair)
+    return await ask.each(inputs_of(item, ask, written), pair)

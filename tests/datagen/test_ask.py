@@ -10,7 +10,7 @@ import pytest
 from datagen.ask import Ask, Asker
 from datagen.errors import BudgetError, ParseError, TeacherError
 from datagen.parse import parse_object
-from datagen.records import PlanItem, Request
+from datagen.records import PlanItem, Request, content_hash
 from datagen.store import Store
 
 ITEM = PlanItem(topic="parcels/late", generator="topic", index=0, count=2, label="late")
@@ -116,7 +116,7 @@ def test_calls_in_flight_count_against_the_budget(make_asker: Callable[..., Aske
 
 def test_one_input_that_fails_costs_the_others_nothing(make_asker: Callable[..., Asker], scripted: Any) -> None:
     def script(request: Request) -> str:
-        return "no" if request.messages[-1].content == "b" else json.dumps({"intent": "late"})
+        return "no" if request.messages[1].content == "b" else json.dumps({"intent": "late"})
 
     asker = make_asker(scripted(script))
     ask = Ask(asker, ITEM)
@@ -131,4 +131,105 @@ def test_one_input_that_fails_costs_the_others_nothing(make_asker: Callable[...,
             return await ask.each(["a", "b", "c", "d"], one)
 
     assert asyncio.run(run()) == ['{"intent": "late"}'] * 2
-    assert [problem.split(":")[0] for problem in ask.problems] == ["input 1", "input 3"]
+    assert [problem.message.split(":")[0] for problem in ask.problems] == ["input 1", "input 3"]
+
+
+TASK_SCHEMA = {"type": "object", "required": ["intent"], "properties": {"intent": {"enum": ["late", "broken"]}}}
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        ("As an AI", "not JSON"),
+        ('{"intent": "lost"}', "schema: intent: 'lost' is not one of ['late', 'broken']"),
+        ("{}", "schema: (top): 'intent' is a required property"),
+    ],
+)
+def test_the_next_try_shows_the_model_its_answer_and_what_is_wrong_with_it(
+    make_asker: Callable[..., Asker], scripted: Any, bad: str, why: str
+) -> None:
+    teacher = scripted(lambda request: '{"intent": "late"}' if "/1/" in request.sample else bad)
+    assert ask_once(make_asker(teacher), schema=TASK_SCHEMA).value == {"intent": "late"}
+    first, second = teacher.requests
+    assert second.messages[:2] == first.messages
+    assert [message.role for message in second.messages[2:]] == ["assistant", "user"]
+    assert second.messages[2].content == bad
+    assert why in second.messages[3].content
+    assert second.prompt.split("+")[0] == first.prompt
+    assert second.prompt.split("+")[1].startswith("repair@")
+
+
+def test_the_first_try_is_asked_as_it_always_was(make_asker: Callable[..., Asker], scripted: Any) -> None:
+    """The id of a request without a schema is what stores out there hold."""
+    teacher = scripted(lambda request: '{"intent": "late"}')
+    ask_once(make_asker(teacher))
+    (request,) = teacher.requests
+    messages = [message.model_dump() for message in request.messages]
+    assert request.id == content_hash([request.model, messages, dict(request.params), request.sample])
+    assert request.response_schema is None
+
+
+def test_a_schema_is_sent_and_is_part_of_what_was_asked(make_asker: Callable[..., Asker], scripted: Any, store: Store) -> None:
+    teacher = scripted(lambda request: '{"intent": "late"}')
+    ask_once(make_asker(teacher), schema=TASK_SCHEMA)
+    ask_once(make_asker(teacher))
+    with_schema, without = teacher.requests
+    assert with_schema.response_schema == TASK_SCHEMA
+    assert with_schema.id != without.id
+    (row,) = store.query("SELECT s.schema FROM calls c JOIN schemas s ON s.id = c.schema_id")
+    assert json.loads(row["schema"]) == TASK_SCHEMA
+
+
+def test_a_recipe_can_keep_the_schema_off_the_wire_and_the_answer_is_still_held_to_it(
+    make_asker: Callable[..., Asker], scripted: Any, roles: Any
+) -> None:
+    roles["teacher"] = roles["teacher"].model_copy(update={"structured": "none"})
+    teacher = scripted(lambda request: "{}")
+    with pytest.raises(ParseError, match="required property"):
+        ask_once(make_asker(teacher), schema=TASK_SCHEMA)
+    assert all(request.response_schema is None for request in teacher.requests)
+
+
+def test_a_simulated_teacher_is_asked_the_same_again_without_a_schema(make_asker: Callable[..., Asker], scripted: Any, roles: Any) -> None:
+    """It reads the house's prompts and no conversation; answers that break the schema are for the filters to catch."""
+    roles["teacher"] = roles["teacher"].model_copy(update={"model": "offline/banking"})
+    teacher = scripted(lambda request: '{"intent": "lost"}' if "/1/" in request.sample else "no")
+    assert ask_once(make_asker(teacher), schema=TASK_SCHEMA).value == {"intent": "lost"}
+    first, second = teacher.requests
+    assert first.messages == second.messages
+    assert (first.response_schema, first.id == second.id) == (None, False)
+
+
+def test_an_empty_answer_is_asked_for_again_without_showing_it(make_asker: Callable[..., Asker], scripted: Any) -> None:
+    teacher = scripted(lambda request: '{"intent": "late"}' if "/1/" in request.sample else "  ")
+    ask_once(make_asker(teacher))
+    assert teacher.requests[0].messages == teacher.requests[1].messages
+
+
+def test_repairs_are_found_in_the_store_like_any_other_answer(make_asker: Callable[..., Asker], scripted: Any) -> None:
+    teacher = scripted(lambda request: '{"intent": "late"}' if "/1/" in request.sample else "no")
+    ask_once(make_asker(teacher))
+    again = make_asker(teacher)
+    ask_once(again)
+    assert (len(teacher.requests), again.calls, again.reused) == (2, 0, 2)
+
+
+def test_an_input_that_fails_says_what_was_paid_for_it(make_asker: Callable[..., Asker], scripted: Any) -> None:
+    def script(request: Request) -> str:
+        return "no" if request.messages[1].content == "b" else json.dumps({"intent": "late"})
+
+    asker = make_asker(scripted(script, cost_usd=0.01))
+    ask = Ask(asker, ITEM)
+
+    async def both(index: int, text: str) -> str:
+        await ask("answer", parse_object, draw=f"{index}/first", input="ok")
+        return (await ask("answer", parse_object, draw=str(index), input=text)).text
+
+    async def run() -> list[str]:
+        with asker.store.writing():
+            return await ask.each(["a", "b"], both)
+
+    assert len(asyncio.run(run())) == 1
+    (problem,) = ask.problems
+    assert (problem.inputs, problem.reason, problem.cost_usd) == (1, "not JSON", pytest.approx(0.04))
+    assert ask.cost_usd == pytest.approx(0.06)

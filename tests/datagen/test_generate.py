@@ -150,3 +150,101 @@ def test_a_failed_judge_fails_the_item_and_not_the_run(items: list[PlanItem], ma
     report = run(topics, make_asker(scripted(lambda r: "7" if r.prompt.startswith("judge") else script(r))))
     assert report.failed == len(topics)
     assert run(topics, make_asker(scripted(script)), judged=False).done == len(topics)
+
+
+def test_an_example_that_cannot_be_judged_is_missing_and_the_others_stay(
+    items: list[PlanItem], make_asker: Make, scripted: Any, script: Any, store: Store
+) -> None:
+    topics = [item for item in items if item.generator == "topic"]
+    report = run(topics, make_asker(scripted(lambda r: "7" if "/judge/0" in r.sample else script(r), cost_usd=0.01)))
+    assert (report.failed, report.problems) == (0, len(topics))
+    assert [(entry.reason, entry.inputs) for entry in report.missing] == [("not in the form that was asked", len(topics))]
+    rows = store.query("SELECT reason, sum(inputs) AS inputs, sum(cost_usd) AS usd FROM missing GROUP BY ALL")
+    assert rows == [{"reason": "not in the form that was asked", "inputs": len(topics), "usd": pytest.approx(0.03 * len(topics))}]
+    assert len(store.current_examples()) == sum(item.count - 1 for item in topics)
+
+
+def test_inputs_that_were_never_written_are_missing_too(items: list[PlanItem], make_asker: Make, scripted: Any, script: Any) -> None:
+    (item, *_) = [item for item in items if item.generator == "topic"]
+    report = run([item], make_asker(scripted(lambda r: '["only one"]' if r.prompt.startswith("write") else script(r))))
+    assert [(entry.reason, entry.inputs) for entry in report.missing] == [("fewer inputs were written", item.count - 1)]
+
+
+def test_another_judge_gives_new_scores_to_the_same_examples(
+    items: list[PlanItem], make_asker: Make, scripted: Any, script: Any, store: Store, roles: Any
+) -> None:
+    topics = [item for item in items if item.generator == "topic"]
+    run(topics, make_asker(scripted(script)))
+    before = {example.id for example in store.current_examples()}
+    roles["judge"] = roles["judge"].model_copy(update={"model": "test/other-judge"})
+    strict = scripted(lambda r: '{"answer": 2, "input": 2}' if r.prompt.startswith("judge") else script(r))
+    report = run(topics, make_asker(strict))
+    assert report.calls == len(before)
+    assert {example.id for example in store.current_examples()} == before
+    assert {example.scores["judge_answer"] for example in store.current_examples()} == {2.0}
+
+
+def test_two_teachers_never_mix_even_when_the_second_run_stops_early(
+    items: list[PlanItem], make_asker: Make, scripted: Any, script: Any, store: Store, roles: Any
+) -> None:
+    topics = [item for item in items if item.generator == "topic"]
+    run(topics, make_asker(scripted(script)))
+    roles["teacher"] = roles["teacher"].model_copy(update={"model": "test/new"})
+    models = {role: config.model for role, config in roles.items()}
+    (told,) = store.answers_of_others(topics, models)
+    assert (told["role"], told["model"], told["items"]) == ("teacher", "test/big", len(topics))
+    report = run(topics, make_asker(scripted(script, cost_usd=0.01), budget_usd=0.1))
+    assert report.stopped
+    used = store.query(
+        "SELECT DISTINCT c.model FROM (SELECT unnest(calls) AS id FROM current_examples) e JOIN calls c USING (id) WHERE c.role = 'teacher'"
+    )
+    assert used == [{"model": "test/new"}]
+    roles["teacher"] = roles["teacher"].model_copy(update={"model": "test/big"})
+    back = run(topics, make_asker(scripted(script)))  # the first teacher's answers are still there
+    assert back.calls == 0
+    assert len(store.current_examples()) == sum(item.count for item in topics)
+
+
+def test_an_interrupt_sends_nothing_more_and_lets_calls_in_flight_end(
+    items: list[PlanItem], make_asker: Make, scripted: Any, script: Any, store: Store
+) -> None:
+    teacher = scripted(script)
+    plain, interrupt = teacher.complete, asyncio.Event()
+
+    async def slow(request: Request) -> Any:
+        await asyncio.sleep(0.02)
+        if len(teacher.requests) == 20:
+            interrupt.set()
+        return await plain(request)
+
+    teacher.complete = slow
+    asker = make_asker(teacher)
+
+    async def go() -> GenerateReport:
+        return await generate(items, asker, store, judged=True, concurrency=4, progress=lambda item, status: None, interrupt=interrupt)
+
+    with store.writing():
+        report = asyncio.run(go())
+    assert report.interrupted
+    assert len(store.answers()) == len(teacher.requests) < 60
+
+
+def test_what_does_not_come_back_in_five_seconds_is_given_up(
+    items: list[PlanItem], make_asker: Make, scripted: Any, script: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datagen.generate._DRAIN_S", 0.05)
+    teacher, interrupt = scripted(script, cost_usd=0.1), asyncio.Event()
+
+    async def never(request: Request) -> Any:
+        interrupt.set()
+        await asyncio.sleep(60)
+
+    teacher.complete = never
+    asker = make_asker(teacher, budget_usd=100.0)
+
+    async def go() -> GenerateReport:
+        return await generate(items, asker, store, judged=True, concurrency=4, progress=lambda item, status: None, interrupt=interrupt)
+
+    with store.writing():
+        assert asyncio.run(go()).interrupted
+    assert store.query("SELECT DISTINCT error, billed FROM failures") == [{"error": "Cancelled", "billed": "maybe"}]

@@ -104,7 +104,7 @@ def test_an_item_that_runs_again_stands_for_its_new_examples_and_keeps_the_old(s
 
 def test_examples_of_items_outside_the_plan_are_not_current(store: Store) -> None:
     examples = fill(store, 3)
-    store.set_plan([item_of(examples[0])])
+    store.set_plan([item_of(examples[0])], {})
     assert store.current_examples() == [examples[0]]
 
 
@@ -180,7 +180,7 @@ def test_preference_rows_have_trls_columns(store: Store) -> None:
     assert row["rejected"] == [{"role": "assistant", "content": "bad"}]
 
 
-@pytest.mark.parametrize("view", ["sft", "preference", "accepted", "rejected", "coverage", "costs", "lineage"])
+@pytest.mark.parametrize("view", ["sft", "preference", "accepted", "rejected", "coverage", "costs", "spending", "missing", "lineage"])
 def test_every_view_has_a_comment(store: Store, view: str) -> None:
     (row,) = store.query("SELECT comment FROM duckdb_views() WHERE view_name = ?", [view])
     assert row["comment"]
@@ -300,3 +300,35 @@ def test_a_store_from_before_terms_were_kept_gets_the_column_and_keeps_its_rows(
     with store.writing():
         store.start_run("r2", "generate", {}, {}, [{"model": "m", "settled": True}])
     assert store.terms_of_runs() == [[{"model": "m", "settled": True}]]
+
+
+def test_a_store_of_the_version_before_is_migrated_with_its_log_and_pays_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, request = tmp_path / "old.duckdb", make_request(1)
+    with duckdb.connect(str(path)) as con:
+        con.execute(store_module._TABLES)
+        con.execute("INSERT INTO settings VALUES ('version', '1')")
+        con.execute("INSERT INTO calls (id, item_id, model, role, text, cost_usd) VALUES ('c0', 'a/b:topic:0', 'm', 'teacher', 'x', 0.25)")
+        con.execute("INSERT INTO failures (request_id, error) VALUES ('c1', 'Timeout'), ('c2', 'RateLimitError')")
+        con.execute("INSERT INTO items (id, planned, example_ids) VALUES ('a/b:topic:0', true, ['e0'])")
+        con.execute("INSERT INTO examples (id, item_id, scores) VALUES ('e0', 'a/b:topic:0', '{}')")
+    old = {"id": request.id, "item_id": request.item_id, "text": "kept", "cost_usd": 0.5, "params": {}, "messages": []}
+    path.with_suffix(".log").write_text(json.dumps(["calls", old]) + "\n")
+    store = Store(path)
+    assert {id: answer.text for id, answer in store.answers().items()} == {"c0": "x", request.id: "kept"}
+    assert store.ledger.spent_usd == 0.75
+    assert store.query("SELECT error, billed FROM failures ORDER BY 1") == [
+        {"error": "RateLimitError", "billed": "no"}, {"error": "Timeout", "billed": "maybe"},
+    ]  # fmt: skip
+    assert store.query("SELECT id FROM current_examples") == [{"id": "e0"}]
+    assert store.query("SELECT value FROM settings WHERE name = 'version'") == [{"value": str(len(MIGRATIONS))}]
+    assert store.query("FROM missing") == []
+
+
+def test_a_log_that_was_taken_in_before_the_crash_is_not_taken_in_twice(store: Store) -> None:
+    with store.writing():
+        store.add_failure(make_request(1), "Timeout", "x", billed=True)
+        data = store.log_path.read_bytes()
+    store.log_path.write_bytes(data)  # killed between the commit and the emptying of the log
+    assert len(Store(store.path).query("FROM failures")) == 1
