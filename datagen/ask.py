@@ -270,8 +270,10 @@ def ends_an_item(error: BaseException) -> bool:
 
 def problem(inputs: int, error: BaseException, message: str, cost_usd: float) -> Problem:
     """An error as a record of what is missing for its sake."""
-    reason = error.reason if isinstance(error, ParseError) else type(error.__cause__ or error).__name__
-    return Problem(inputs, reason, message, cost_usd)
+    if isinstance(error, ParseError):
+        return Problem(inputs, error.reason, message, cost_usd)
+    name = str(error).partition(" after ")[0]  # a teacher's errors begin with what the provider's was called
+    return Problem(inputs, name if name.isidentifier() else type(error).__name__, message, cost_usd)
 
 
 def _read(response: Response, parse: Parser[Any], schema: Mapping[str, Any] | None) -> Any:

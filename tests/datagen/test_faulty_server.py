@@ -73,7 +73,7 @@ def test_every_planned_item_is_done_or_failed_with_its_reason(
     store = Store(tmp_path / "data/shop.duckdb")
     items = store.query("SELECT status, error, example_ids FROM items")
     assert len(items) == report["items"] == report["done"] + report["failed"]
-    assert code == (1 if report["failed"] else 0)
+    assert code == (1 if report["failed"] or report["missing"] else 0)
     for item in items:
         assert (item["status"] == "done") is bool(item["example_ids"])
         assert item["status"] == "done" or item["error"]
