@@ -77,7 +77,7 @@ check: $(V)/.dev ## Lint and types
 	@$(V)/bin/mypy
 
 test: $(V)/.dev ## Tests (under 10 minutes on 2 cores)
-	@$(PY) -m pytest -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=90 $(T)
+	@$(PY) -m pytest -m "not slow" -n auto --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90 $(T)
 
 test-slow: $(V)/.dev ## The slow tests too
 	@$(PY) -m pytest -m slow $(T)
