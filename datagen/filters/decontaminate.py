@@ -13,9 +13,12 @@ example's verdict names the sets that it was checked against: that is the pass w
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from datagen.filters.context import FilterContext
 from datagen.filters.dedup import asked
-from datagen.filters.similarity import Hasher, NearTexts, normalise, windows
+from datagen.filters.near import Twins, nearest
+from datagen.filters.similarity import hash_words, normalise, sketch, windows
 from datagen.records import EvaluationSet, Example, Verdict
 
 _LONG, _MEDIUM, _LEAST = 13, 8, 4
@@ -26,6 +29,13 @@ class _Row(NamedTuple):
 
     name: str
     number: int
+
+
+class _Run(NamedTuple):
+    """How many words in a row are shared, and with which text of the exams."""
+
+    words: int
+    position: int
 
 
 def decontaminate(examples: Sequence[Example], context: FilterContext) -> list[Verdict]:
@@ -61,38 +71,41 @@ def checked_against(evaluation_sets: Sequence[EvaluationSet]) -> str:
 
 def _hits(texts: Sequence[str], exam: Sequence[str], rows: Sequence[_Row], threshold: float) -> list[str | None]:
     """For each text the reason why it may not be learned, or None."""
-    index = NearTexts([*exam, *texts], threshold)
-    for position in range(len(exam)):
-        index.add(position)
     exact: dict[str, int] = {}
-    runs: dict[int, dict[int, int]] = {}
-    hasher = Hasher()
     for position, text in enumerate(exam):
         if normalise(text):
             exact.setdefault(normalise(text), position)
-        words = index.words[position]
-        n = _LONG if len(words) >= _LONG else _MEDIUM if len(words) >= _MEDIUM else len(words)
-        if n >= _LEAST:
-            for run in windows(hasher(words), n).tolist():
-                runs.setdefault(n, {}).setdefault(run, position)
+    same = [exact.get(normalise(text), -1) for text in texts]
+    runs = _shared_runs(texts, exam)
+    twins = nearest(sketch(texts), sketch(exam), threshold) if exam else Twins.none(len(texts))
     found: list[str | None] = []
-    for offset, text in enumerate(texts):
-        position = len(exam) + offset
-        hit = exact.get(normalise(text))
-        if hit is not None:
-            found.append(_reason("the same as", rows[hit]))
-            continue
-        tokens = hasher(index.words[position])
-        for n in sorted(runs, reverse=True):
-            if len(tokens) >= n:
-                hit = next((runs[n][run] for run in windows(tokens, n).tolist() if run in runs[n]), None)
-                if hit is not None:
-                    break
-        if hit is not None:
-            found.append(_reason(f"{n} words in a row of", rows[hit]))
-            continue
-        twin = index.nearest(position)
-        found.append(None if twin is None else _reason(f"{twin.similarity:.2f} like", rows[twin.position]))
+    for position, run, twin, similarity in zip(same, runs, twins.position.tolist(), twins.similarity.tolist(), strict=True):
+        if position >= 0:
+            found.append(_reason("the same as", rows[position]))
+        elif run is not None:
+            found.append(_reason(f"{run.words} words in a row of", rows[run.position]))
+        else:
+            found.append(None if twin < 0 else _reason(f"{similarity:.2f} like", rows[twin]))
+    return found
+
+
+def _shared_runs(texts: Sequence[str], exam: Sequence[str]) -> list[_Run | None]:
+    """For each text the longest kind of run that it shares with a row of an exam, at its first place."""
+    found: list[_Run | None] = [None] * len(texts)
+    exam_words = hash_words(exam)
+    counts = exam_words.sizes
+    lengths = np.where(counts >= _LONG, _LONG, np.where(counts >= _MEDIUM, _MEDIUM, np.where(counts >= _LEAST, counts, 0)))
+    text_words = hash_words(texts)
+    for n in sorted(set(lengths.tolist()) - {0}):  # a longer run overwrites a shorter one
+        askers = np.flatnonzero(lengths == n)
+        exam_runs = windows(exam_words.take(askers), n)
+        known, firsts = np.unique(exam_runs.values, return_index=True)
+        owners = np.repeat(askers, exam_runs.sizes)[firsts]
+        text_runs = windows(text_words, n)
+        places = np.minimum(np.searchsorted(known, text_runs.values), len(known) - 1)
+        hits = np.flatnonzero(known[places] == text_runs.values)
+        for text, hit in zip(*np.unique(np.searchsorted(text_runs.starts, hits, side="right") - 1, return_index=True), strict=True):
+            found[text] = _Run(n, int(owners[places[hits[hit]]]))
     return found
 
 

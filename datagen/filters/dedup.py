@@ -8,7 +8,8 @@ preference pair and a plain example with one prompt serve two losses and are no 
 from collections.abc import Iterator, Sequence
 
 from datagen.filters.context import FilterContext
-from datagen.filters.similarity import NearTexts, normalise
+from datagen.filters.near import Bands, families, keep_first
+from datagen.filters.similarity import normalise, sketch
 from datagen.records import Example, Verdict
 
 _GROUP_THRESHOLD = 0.7
@@ -35,14 +36,18 @@ def near_duplicate(examples: Sequence[Example], context: FilterContext) -> list[
     """Drops an example whose prompt has a Jaccard similarity >= `threshold` to that of one kept; see similarity.py for the rule."""
     verdicts = []
     for use in _uses(examples, context):
-        index = NearTexts([text for _, text in use], context.setting("near_duplicate", "threshold"))
-        for position, (example_id, _) in enumerate(use):
-            twin = index.nearest(position)
-            if twin is None:
-                index.add(position)
-            reason = None if twin is None else f"near_duplicate: {twin.similarity:.2f} like {use[twin.position][0]}"
-            verdicts.append(Verdict(example_id=example_id, by="filter:near_duplicate", keep=twin is None, reason=reason))
+        threshold = context.setting("near_duplicate", "threshold")
+        sketches = sketch([text for _, text in use])
+        twins = keep_first(sketches, Bands.of(sketches, threshold), threshold)
+        for (example_id, _), twin, similarity in zip(use, twins.position.tolist(), twins.similarity.tolist(), strict=True):
+            reason = None if twin < 0 else near_reason(use[twin][0], similarity)
+            verdicts.append(Verdict(example_id=example_id, by="filter:near_duplicate", keep=twin < 0, reason=reason))
     return sorted(verdicts, key=lambda verdict: verdict.example_id)
+
+
+def near_reason(twin: str, similarity: float) -> str:
+    """What the verdict on a near-duplicate says: the twin that stays, and how similar the two are."""
+    return f"near_duplicate: {similarity:.2f} like {twin}"
 
 
 def _uses(examples: Sequence[Example], context: FilterContext) -> Iterator[list[tuple[str, str]]]:
@@ -68,18 +73,5 @@ def group_ids(examples: Sequence[Example], threshold: float = _GROUP_THRESHOLD) 
         positions[example_id] = texts.setdefault(text, len(texts))
         if positions[example_id] == len(owners):
             owners.append(example_id)
-    index = NearTexts(list(texts), threshold)
-    parent = list(range(len(texts)))
-    for position in range(len(texts)):
-        for other in index.candidates(position):
-            a, b = _root(parent, position), _root(parent, other)
-            if a != b and index.similarity(position, other) >= threshold:
-                parent[max(a, b)] = min(a, b)
-        index.add(position)
-    return {example_id: owners[_root(parent, position)] for example_id, position in positions.items()}
-
-
-def _root(parent: list[int], position: int) -> int:
-    while parent[position] != position:
-        parent[position] = position = parent[parent[position]]
-    return position
+    family = families(sketch(list(texts)), threshold).tolist()
+    return {example_id: owners[family[position]] for example_id, position in positions.items()}

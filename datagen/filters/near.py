@@ -1,0 +1,192 @@
+"""The search for texts that are nearly the same: MinHash bands propose pairs, the exact Jaccard similarity decides.
+
+Two texts are a candidate pair when two of their bands agree (similarity.bands_for). All functions take whole lists of texts and work in
+numpy; none of them compares every member of a crowded bucket with every other, so a thousand texts from one template cost what
+a thousand others cost.
+"""
+
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datagen.filters.similarity import Indices, Sketches, band_keys, bands_for, signatures, similarities, spans
+
+_BATCH = 1 << 16  # candidate pairs at a time
+
+
+class Twins(NamedTuple):
+    """For each text the position of its nearest twin (-1 for none) and their exact Jaccard similarity (0 for none)."""
+
+    position: Indices
+    similarity: NDArray[np.float64]
+
+    @classmethod
+    def none(cls, count: int) -> Self:
+        """No text has a twin."""
+        return cls(np.full(count, -1, dtype=np.int64), np.zeros(count))
+
+    def offer(self, texts: Indices, positions: Indices, similarity: NDArray[np.float64]) -> None:
+        """Take positions[i] as the twin of texts[i] where it is nearer than the one known; of equals the lowest position stays."""
+        order = np.lexsort((positions, -similarity, texts))
+        first = order[np.unique(texts[order], return_index=True)[1]]
+        t, p, s = texts[first], positions[first], similarity[first]
+        better = (s > self.similarity[t]) | ((s == self.similarity[t]) & (p < self.position[t]))
+        self.position[t[better]], self.similarity[t[better]] = p[better], s[better]
+
+
+class Bands(NamedTuple):
+    """Band keys, one row for each text and space; a text of 8 to 15 words has two rows. Rows are in the order of texts.
+
+    keys     shape (rows, bands)
+    texts    whose row it is
+    chars    whether it is a row of characters
+    """
+
+    keys: NDArray[np.uint32]
+    texts: Indices
+    chars: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, sketches: Sketches, threshold: float) -> Self:
+        """The bands that find a pair at `threshold`."""
+        bands, rows = bands_for(threshold)
+        keys, texts, chars = [], [], []
+        for space, shingles in enumerate((sketches.words, sketches.chars)):
+            texts.append(np.flatnonzero(shingles.sizes))
+            keys.append(band_keys(signatures(shingles.take(texts[-1])), bands, rows, space))
+            chars.append(np.full(len(texts[-1]), space == 1))
+        order = np.argsort(np.concatenate(texts), kind="stable")
+        return cls(np.concatenate(keys)[order], np.concatenate(texts)[order], np.concatenate(chars)[order])
+
+
+class _Buckets(NamedTuple):
+    """Rows that share a key, bucket by bucket, each in ascending order. Rows that share none are left out."""
+
+    bucket: Indices
+    row: Indices
+
+    @classmethod
+    def of(cls, bands: Bands) -> Self:
+        entries = bands.keys.astype(np.uint64) << np.uint64(32)
+        entries |= np.arange(len(bands.keys), dtype=np.uint64)[:, None]
+        entries = entries.ravel()
+        entries.sort()
+        keys = (entries >> np.uint64(32)).astype(np.uint32)
+        same = np.zeros(len(keys) + 1, dtype=bool)
+        np.equal(keys[1:], keys[:-1], out=same[1:-1])
+        shared = same[1:] | same[:-1]
+        return cls(np.cumsum(~same[:-1][shared]) - 1, (entries[shared] & np.uint64(0xFFFFFFFF)).astype(np.int64))
+
+
+class _Pairs(NamedTuple):
+    """Verified pairs of texts, the lower first, with their similarity."""
+
+    first: Indices
+    second: Indices
+    similarity: NDArray[np.float64]
+
+
+def _verify(sketches: Sketches, bands: Bands, one: Indices, other: Indices, threshold: float) -> _Pairs:
+    """The pairs of rows that agree in two bands and reach the threshold, as pairs of texts."""
+    codes = np.unique((np.minimum(one, other) << 32) | np.maximum(one, other))
+    found = []
+    for start in range(0, len(codes), _BATCH):
+        part = codes[start : start + _BATCH]
+        a, b = part >> 32, part & 0xFFFFFFFF
+        take = (bands.texts[a] != bands.texts[b]) & (bands.chars[a] == bands.chars[b])
+        a, b = a[take], b[take]
+        take = (bands.keys[a] == bands.keys[b]).sum(axis=1) >= 2
+        first, second = bands.texts[a[take]], bands.texts[b[take]]
+        similarity = similarities(sketches, first, sketches, second)
+        near = similarity >= threshold
+        found.append((first[near], second[near], similarity[near]))
+    if not found:
+        return _Pairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))
+    return _Pairs(*(np.concatenate(column) for column in zip(*found, strict=True)))
+
+
+def keep_first(sketches: Sketches, bands: Bands, threshold: float, dropped: NDArray[np.bool_] | None = None) -> Twins:
+    """Take the texts in order and drop each that has a twin among those kept before it: who has a twin, is dropped.
+
+    The same as comparing text by text, in fewer steps: a text is decided once all lower texts of its buckets are, so each
+    round decides many. `dropped` texts are decided beforehand; they are given twins too, but are nobody's.
+    """
+    count = len(sketches.short)
+    twins = Twins.none(count)
+    undecided = np.ones(count, dtype=bool) if dropped is None else ~dropped
+    bucket, row = _Buckets.of(bands)
+    while True:
+        text = bands.texts[row]
+        waiting = np.flatnonzero(undecided[text])
+        if not len(waiting):
+            return twins
+        heads = waiting[np.unique(bucket[waiting], return_index=True)[1]]  # the lowest waiting text of each bucket
+        head_of = np.full(bucket[-1] + 1, count)
+        head_of[bucket[heads]] = text[heads]
+        leads = head_of[bucket[waiting]] == text[waiting]
+        blocked = np.zeros(count, dtype=bool)
+        blocked[text[waiting[~leads]]] = True
+        kept = heads[~blocked[text[heads]]]
+        sizes = np.searchsorted(bucket, bucket[kept], side="right") - kept - 1
+        pairs = _verify(sketches, bands, np.repeat(row[kept], sizes), row[spans(kept + 1, sizes)], threshold)
+        twins.offer(pairs.second, pairs.first, pairs.similarity)
+        undecided[text[kept]] = False
+        undecided[pairs.second] = False
+        is_kept = np.zeros(count, dtype=bool)
+        is_kept[text[kept]] = True
+        still = np.zeros(bucket[-1] + 1, dtype=bool)
+        still[bucket[undecided[text]]] = True
+        rest = ~is_kept[text] & still[bucket]
+        bucket, row = bucket[rest], row[rest]
+
+
+def families(sketches: Sketches, threshold: float) -> Indices:
+    """For each text the lowest position that a chain of pairs at the threshold joins it to; itself when there is none."""
+    root = np.arange(len(sketches.short))
+    bands = Bands.of(sketches, threshold)
+    bucket, row = _Buckets.of(bands)
+    distance = 1
+    while len(row) > distance:
+        # neighbours at growing distance within a bucket, leaving out those that are joined already
+        near = np.flatnonzero(bucket[distance:] == bucket[:-distance])
+        if not len(near):
+            return root
+        a, b = bands.texts[row[near]], bands.texts[row[near + distance]]
+        apart = near[root[a] != root[b]]
+        pairs = _verify(sketches, bands, row[apart], row[apart + distance], threshold)
+        if len(pairs.first):
+            parent: list[int] = root.tolist()
+            for first, second in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True):
+                one, other = _root(parent, first), _root(parent, second)
+                parent[max(one, other)] = min(one, other)
+            root = np.array([_root(parent, text) for text in range(len(parent))], dtype=np.int64)
+        distance += 1
+    return root
+
+
+def _root(parent: list[int], position: int) -> int:
+    while parent[position] != position:
+        parent[position] = position = parent[parent[position]]
+    return position
+
+
+def nearest(sketches: Sketches, known: Sketches, threshold: float) -> Twins:
+    """For each text its nearest twin among the known ones."""
+    twins = Twins.none(len(sketches.short))
+    bands, known_bands = Bands.of(sketches, threshold), Bands.of(known, threshold)
+    keys = known_bands.keys.ravel()
+    order = np.argsort(keys)
+    keys = keys[order]
+    known_rows = order // max(known_bands.keys.shape[1], 1)
+    asked = bands.keys.ravel()
+    begins = np.searchsorted(keys, asked, side="left")
+    sizes = np.searchsorted(keys, asked, side="right") - begins
+    rows = np.repeat(np.arange(len(asked)) // bands.keys.shape[1], sizes)
+    codes, agreeing = np.unique((rows << 32) | known_rows[spans(begins, sizes)], return_counts=True)
+    codes = codes[agreeing >= 2]
+    texts, others = bands.texts[codes >> 32], known_bands.texts[codes & 0xFFFFFFFF]
+    similarity = similarities(sketches, texts, known, others)
+    near = similarity >= threshold
+    twins.offer(texts[near], others[near], similarity[near])
+    return twins
