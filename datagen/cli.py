@@ -437,17 +437,31 @@ def costs(
 
 
 @app.command()
-def curate(recipe: Path = RecipeOption, store: Path | None = StoreOption, as_json: bool = JsonOption) -> None:
+def curate(
+    recipe: Path = RecipeOption, store: Path | None = StoreOption,
+    new: bool = typer.Option(False, "--new", help="Judge only what has no verdicts yet, against what is kept."),
+    as_json: bool = JsonOption,
+) -> None:  # fmt: skip
     """Decide what is fit: every filter over every example. Free and repeatable."""
     from datagen import report as reporting
     from datagen.curate import curate as run
+    from datagen.curate import curate_new
 
     work = _open(recipe, store)
     database = _existing_store(work.store_path)
-    talk.print("Curating: every filter over every example; nothing is deleted, verdicts are made anew.")
     split = work.loaded.recipe.split
     database.set_settings({"seed": str(work.loaded.recipe.seed), "split.test": str(split.test), "split.validation": str(split.validation)})
-    result = run(database, _filter_context(work))
+    context = _filter_context(work)
+    result = curate_new(database, context) if new else None
+    if result is not None:
+        if as_json:
+            _print_json(result._asdict())
+        else:
+            out.print(f"{result.examples:,} new examples, {result.accepted:,} of them accepted. See all: make report")
+        return
+    why = "The recipe, people's words or the plan changed since all were judged. " if new else ""
+    talk.print(f"{why}Curating: every filter over every example; nothing is deleted, verdicts are made anew.")
+    result = run(database, context)
     if as_json:
         _print_json(result._asdict())
         return

@@ -1,15 +1,21 @@
-"""All examples through all filters: verdicts, and the groups that the split keeps together. Offline, repeatable, free."""
+"""All examples through all filters: verdicts, and the groups that the split keeps together. Offline, repeatable, free.
 
+`curate` judges everything anew: survivors are the lowest ids, whatever came first. `curate_new` judges only what came since, against
+what was kept then: its cost is that of the new examples, and what was kept stays.
+"""
+
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from datagen.arrivals import Prompt, keep, meet, remember
 from datagen.errors import ConfigError, StoreError
 from datagen.filters import DEFAULTS, EXAMPLE_FILTERS, GATES, SET_FILTERS, FilterContext
-from datagen.filters.dedup import group_ids
-from datagen.records import Example, Verdict
+from datagen.filters.dedup import duplicate, group_ids, near_reason, same_reason
+from datagen.records import Example, Verdict, content_hash
 from datagen.store import Store
 from datagen.yaml_file import nearest
 
@@ -56,8 +62,69 @@ def curate(store: Store, context: FilterContext, *, progress: Callable[[str], No
     if progress:
         progress("groups")
     groups = group_ids(examples)
+    store.set_settings({_MARK: ""})
     store.replace_filter_verdicts(verdicts, groups)
+    kept = _kept(examples, people, verdicts)
+    with store.seen_texts() as seen:
+        remember(seen, [Prompt.of(example) for example in examples if kept[example.id]], _threshold(context))
+    store.set_settings({_MARK: _mark(store, context, len(examples))})
     return _report(examples, people, verdicts, groups)
+
+
+# What a full curate leaves in the settings: what it decided by, and how many examples it had.
+_MARK = "curated"
+
+
+def curate_new(store: Store, context: FilterContext) -> CurateReport | None:
+    """Judge the examples that have no verdicts yet, against what is kept; the report counts them alone.
+
+    Between twins the one that was kept before stays; of new ones the lowest id. None, and nothing is done, when the ground has
+    changed since the last full `curate`: another recipe, taxonomy or evaluation set, a person's word, a plan without some of
+    the old examples. Then only `curate` can tell.
+    """
+    examples, judged = store.arrivals(f"filter:{next(iter(EXAMPLE_FILTERS))}")
+    if store.setting(_MARK) != _mark(store, context, judged):
+        return None
+    verdicts = _judge_each(examples, context)
+    by_id = {example.id: example for example in examples}
+    dropped = {verdict.example_id for verdict in verdicts if not verdict.keep}
+    survivors = [example for example_id, example in by_id.items() if example_id not in dropped]
+    with store.seen_texts() as seen:
+        arrivals = meet(seen, [Prompt.of(example) for example in survivors], _threshold(context))
+        among = {verdict.example_id: verdict.reason for verdict in duplicate(survivors, context)}
+        kept = []
+        for prompt, same, twin in zip(arrivals.prompts, arrivals.same, arrivals.twins, strict=True):
+            reason = among[prompt.example_id] if same is None else same_reason(same)
+            verdicts.append(Verdict(example_id=prompt.example_id, by="filter:duplicate", keep=reason is None, reason=reason))
+            kept.append(reason is None and twin is None)
+            if reason is None:
+                reason = None if twin is None else near_reason(*twin)
+                verdicts.append(Verdict(example_id=prompt.example_id, by="filter:near_duplicate", keep=reason is None, reason=reason))
+        keep(seen, arrivals, kept, verdicts)
+    store.set_settings({_MARK: _mark(store, context, judged + len(examples))})
+    groups = {example_id: arrivals.groups.get(example_id, example_id) for example_id in by_id}
+    return _report(examples, {}, verdicts, groups)
+
+
+def _threshold(context: FilterContext) -> float:
+    return context.setting("near_duplicate", "threshold")
+
+
+def _mark(store: Store, context: FilterContext, judged: int) -> str:
+    """All that verdicts depend on besides the examples themselves, and how many examples have verdicts."""
+    settings = {name: {setting: context.setting(name, setting) for setting in values} for name, values in DEFAULTS.items()}
+    ground = content_hash(
+        [
+            context.task.model_dump(mode="json"),
+            dict(context.labels),
+            {name: fact.model_dump(mode="json") for name, fact in context.facts.items()},
+            [rule.model_dump(mode="json") for rule in context.policy],
+            [(exam.name, exam.sha256) for exam in context.evaluation_sets],
+            settings,
+            store.human_words(),
+        ]
+    )
+    return json.dumps({"ground": ground, "judged": judged})
 
 
 def latest_words(verdicts: Sequence[Verdict]) -> dict[str, Verdict]:
@@ -78,19 +145,8 @@ def judge_all(
     """
     by_id = {example.id: example for example in examples}  # an id is a hash made anew at each look: look once
     by_id = dict(sorted(by_id.items()))
-    ordered = list(by_id.values())
     context = replace(context, pinned=frozenset(id for id, word in people.items() if word.keep))
-    verdicts: list[Verdict] = []
-    for name, gate in GATES.items():
-        if progress:
-            progress(name)
-        verdicts += gate(ordered, context)
-    for name, decide in EXAMPLE_FILTERS.items():
-        if progress:
-            progress(name)
-        for example_id, example in by_id.items():
-            reason = decide(example, context)
-            verdicts.append(Verdict(example_id=example_id, by=f"filter:{name}", keep=reason is None, reason=reason))
+    verdicts = _judge_each(list(by_id.values()), context, progress)
     for name, decide_set in SET_FILTERS.items():
         if progress:
             progress(name)
@@ -101,6 +157,22 @@ def judge_all(
             if (people[example_id].keep if example_id in people else example_id not in dropped)
         ]
         verdicts += decide_set(survivors, context)
+    return verdicts
+
+
+def _judge_each(examples: Sequence[Example], context: FilterContext, progress: Callable[[str], None] | None = None) -> list[Verdict]:
+    """The verdicts of gates and example filters, which look at each example by itself."""
+    verdicts: list[Verdict] = []
+    for name, gate in GATES.items():
+        if progress:
+            progress(name)
+        verdicts += gate(examples, context)
+    for name, decide in EXAMPLE_FILTERS.items():
+        if progress:
+            progress(name)
+        for example in examples:
+            reason = decide(example, context)
+            verdicts.append(Verdict(example_id=example.id, by=f"filter:{name}", keep=reason is None, reason=reason))
     return verdicts
 
 
@@ -131,8 +203,7 @@ def _report(
     dropped = {verdict.example_id for verdict in refused}
     reasons = Counter((verdict.by, kind_of(verdict.reason)) for verdict in refused)
     by_filter = Counter(verdict.by for verdict in refused)
-    ids = [example.id for example in examples]
-    kept = {id: people[id].keep if id in people else id not in dropped for id in ids}
+    kept = _kept(examples, people, verdicts)
     return CurateReport(
         examples=len(examples),
         accepted=sum(kept.values()),
@@ -140,8 +211,14 @@ def _report(
         filters=tuple(FilterCount(by.removeprefix("filter:"), n, by_filter[by]) for by, n in checked.items()),
         reasons=tuple(ReasonCount(by, kind, n) for (by, kind), n in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
         groups=len(set(groups.values())),
-        largest_group=max(Counter(groups.values()).values()),
+        largest_group=max(Counter(groups.values()).values(), default=0),
     )
+
+
+def _kept(examples: Sequence[Example], people: Mapping[str, Verdict], verdicts: Sequence[Verdict]) -> dict[str, bool]:
+    """Whether each example is fit: a person's last word, or else no filter dropped it."""
+    dropped = {verdict.example_id for verdict in verdicts if not verdict.keep}
+    return {example.id: people[example.id].keep if example.id in people else example.id not in dropped for example in examples}
 
 
 def kind_of(reason: str | None) -> str:

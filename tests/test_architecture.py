@@ -15,7 +15,7 @@ FLOORS = {
         {"records", "errors"},
         {"policy", "yaml_file", "secrets", "ledger"},
         {"taxonomy", "prompts", "parse", "config", "store", "filters", "offline", "pace", "prices", "wire_schema", "direct"},
-        {"teacher", "terms", "plan", "ask", "generators", "judge", "review"},
+        {"teacher", "terms", "plan", "ask", "generators", "judge", "review", "arrivals"},
         {"generate", "curate", "export", "report"},
         {"forecast", "progress"},
         {"cli"},

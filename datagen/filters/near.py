@@ -5,6 +5,8 @@ numpy; none of them compares every member of a crowded bucket with every other, 
 a thousand others cost.
 """
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -35,7 +37,8 @@ class Twins(NamedTuple):
         self.position[t[better]], self.similarity[t[better]] = p[better], s[better]
 
 
-class Bands(NamedTuple):
+@dataclass(frozen=True)
+class Bands:
     """Band keys, one row for each text and space; a text of 8 to 15 words has two rows. Rows are in the order of texts.
 
     keys     shape (rows, bands)
@@ -59,24 +62,18 @@ class Bands(NamedTuple):
         order = np.argsort(np.concatenate(texts), kind="stable")
         return cls(np.concatenate(keys)[order], np.concatenate(texts)[order], np.concatenate(chars)[order])
 
-
-class _Buckets(NamedTuple):
-    """Rows that share a key, bucket by bucket, each in ascending order. Rows that share none are left out."""
-
-    bucket: Indices
-    row: Indices
-
-    @classmethod
-    def of(cls, bands: Bands) -> Self:
-        entries = bands.keys.astype(np.uint64) << np.uint64(32)
-        entries |= np.arange(len(bands.keys), dtype=np.uint64)[:, None]
+    @cached_property
+    def buckets(self) -> tuple[Indices, Indices]:
+        """Buckets and rows of all keys that rows share, bucket by bucket, the rows of each ascending; lone keys are left out."""
+        entries = self.keys.astype(np.uint64) << np.uint64(32)
+        entries |= np.arange(len(self.keys), dtype=np.uint64)[:, None]
         entries = entries.ravel()
         entries.sort()
         keys = (entries >> np.uint64(32)).astype(np.uint32)
         same = np.zeros(len(keys) + 1, dtype=bool)
         np.equal(keys[1:], keys[:-1], out=same[1:-1])
         shared = same[1:] | same[:-1]
-        return cls(np.cumsum(~same[:-1][shared]) - 1, (entries[shared] & np.uint64(0xFFFFFFFF)).astype(np.int64))
+        return np.cumsum(~same[:-1][shared]) - 1, (entries[shared] & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
 class _Pairs(NamedTuple):
@@ -106,16 +103,23 @@ def _verify(sketches: Sketches, bands: Bands, one: Indices, other: Indices, thre
     return _Pairs(*(np.concatenate(column) for column in zip(*found, strict=True)))
 
 
-def keep_first(sketches: Sketches, bands: Bands, threshold: float, dropped: NDArray[np.bool_] | None = None) -> Twins:
+def keep_first(
+    sketches: Sketches,
+    bands: Bands,
+    threshold: float,
+    uses: NDArray[np.bool_],
+    dropped: NDArray[np.bool_] | None = None,
+) -> Twins:
     """Take the texts in order and drop each that has a twin among those kept before it: who has a twin, is dropped.
 
     The same as comparing text by text, in fewer steps: a text is decided once all lower texts of its buckets are, so each
-    round decides many. `dropped` texts are decided beforehand; they are given twins too, but are nobody's.
+    round decides many. Texts of two `uses` are no twins. `dropped` texts are decided beforehand; they are given twins too,
+    but are nobody's.
     """
     count = len(sketches.short)
     twins = Twins.none(count)
     undecided = np.ones(count, dtype=bool) if dropped is None else ~dropped
-    bucket, row = _Buckets.of(bands)
+    bucket, row = bands.buckets
     while True:
         text = bands.texts[row]
         waiting = np.flatnonzero(undecided[text])
@@ -130,9 +134,10 @@ def keep_first(sketches: Sketches, bands: Bands, threshold: float, dropped: NDAr
         kept = heads[~blocked[text[heads]]]
         sizes = np.searchsorted(bucket, bucket[kept], side="right") - kept - 1
         pairs = _verify(sketches, bands, np.repeat(row[kept], sizes), row[spans(kept + 1, sizes)], threshold)
-        twins.offer(pairs.second, pairs.first, pairs.similarity)
+        alike = uses[pairs.first] == uses[pairs.second]
+        twins.offer(pairs.second[alike], pairs.first[alike], pairs.similarity[alike])
         undecided[text[kept]] = False
-        undecided[pairs.second] = False
+        undecided[pairs.second[alike]] = False
         is_kept = np.zeros(count, dtype=bool)
         is_kept[text[kept]] = True
         still = np.zeros(bucket[-1] + 1, dtype=bool)
@@ -141,11 +146,16 @@ def keep_first(sketches: Sketches, bands: Bands, threshold: float, dropped: NDAr
         bucket, row = bucket[rest], row[rest]
 
 
-def families(sketches: Sketches, threshold: float) -> Indices:
-    """For each text the lowest position that a chain of pairs at the threshold joins it to; itself when there is none."""
+def families(sketches: Sketches, bands: Bands, threshold: float, joined: Twins | None = None) -> Indices:
+    """For each text the lowest position that a chain of pairs at the threshold joins it to; itself when there is none.
+
+    `joined` are twins that are known already: they need not be compared again.
+    """
     root = np.arange(len(sketches.short))
-    bands = Bands.of(sketches, threshold)
-    bucket, row = _Buckets.of(bands)
+    if joined is not None:
+        alike = np.flatnonzero(joined.similarity >= threshold)
+        root = _joined(root, alike, joined.position[alike])
+    bucket, row = bands.buckets
     distance = 1
     while len(row) > distance:
         # neighbours at growing distance within a bucket, leaving out those that are joined already
@@ -155,20 +165,21 @@ def families(sketches: Sketches, threshold: float) -> Indices:
         a, b = bands.texts[row[near]], bands.texts[row[near + distance]]
         apart = near[root[a] != root[b]]
         pairs = _verify(sketches, bands, row[apart], row[apart + distance], threshold)
-        if len(pairs.first):
-            parent: list[int] = root.tolist()
-            for first, second in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True):
-                one, other = _root(parent, first), _root(parent, second)
-                parent[max(one, other)] = min(one, other)
-            root = np.array([_root(parent, text) for text in range(len(parent))], dtype=np.int64)
+        root = _joined(root, pairs.first, pairs.second)
         distance += 1
     return root
 
 
-def _root(parent: list[int], position: int) -> int:
-    while parent[position] != position:
-        parent[position] = position = parent[parent[position]]
-    return position
+def _joined(root: Indices, first: Indices, second: Indices) -> Indices:
+    """The roots after each first[i] has become one family with second[i]; the lowest position is a family's root."""
+    while True:
+        one, other = root[first], root[second]
+        apart = one != other
+        if not apart.any():
+            return root
+        np.minimum.at(root, np.maximum(one, other)[apart], np.minimum(one, other)[apart])
+        while (root[root] != root).any():
+            root = root[root]
 
 
 def nearest(sketches: Sketches, known: Sketches, threshold: float) -> Twins:

@@ -102,11 +102,11 @@ def exam() -> Callable[..., EvaluationSet]:
 
 
 @pytest.fixture
-def bank_store(tmp_path: Path) -> Callable[[list[Example]], Store]:
+def bank_store(tmp_path: Path) -> Callable[..., Store]:
     """A store that holds the given examples as what its plan stands for."""
 
-    def make(examples: list[Example]) -> Store:
-        store = Store(tmp_path / "bank.duckdb")
+    def make(examples: list[Example], name: str = "bank.duckdb") -> Store:
+        store = Store(tmp_path / name)
         by_item: dict[str, list[Example]] = {}
         for example in examples:
             by_item.setdefault(example.item_id, []).append(example)

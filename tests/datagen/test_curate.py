@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from datagen.curate import check_settings, curate
+from datagen.curate import check_settings, curate, curate_new
 from datagen.errors import ConfigError, StoreError
 from datagen.filters import EXAMPLE_FILTERS, GATES, SET_FILTERS
 from datagen.records import Example, Verdict
@@ -146,3 +146,62 @@ def test_ten_thousand_short_examples_are_curated_in_seconds(bank_example, bank_c
     assert time.process_time() - started < 30  # about 5 s alone on one core; room for a busy machine
     assert len({v.example_id for v in verdicts}) == 10_000
     assert json.loads(template.completion)["intent"] == "card_arrival"
+
+
+def test_new_examples_are_judged_alone_against_what_is_kept(bank_store, bank_example, bank_context):
+    first = [bank_example(LONG), bank_example("change my pin", item_id="cards/arrival:topic:1")]
+    store = bank_store(first)
+    curate(store, bank_context)
+    new = [
+        bank_example(LONG + " yet", item_id="cards/arrival:topic:2"),
+        bank_example(LONG.upper(), item_id="cards/arrival:topic:3"),
+        bank_example("Where is the exchange rate of today to be found", item_id="cards/arrival:topic:4"),
+        bank_example("Where is the exchange rate of today to be found", completion="{", item_id="cards/arrival:topic:5"),
+    ]
+    bank_store(new)
+    before = {(v.example_id, v.by): v for v in store.verdicts()}
+    report = curate_new(store, bank_context)
+    after = {(v.example_id, v.by): v for v in store.verdicts()}
+    assert (report.examples, report.accepted) == (4, 1)
+    assert before.items() <= after.items()
+    assert after[new[0].id, "filter:near_duplicate"].reason == f"near_duplicate: 0.95 like {first[0].id}"
+    assert after[new[1].id, "filter:duplicate"].reason == f"duplicate: same prompt as {first[0].id}"
+    assert (new[1].id, "filter:near_duplicate") not in after
+    assert accepted(store) == {first[0].id, first[1].id, new[2].id}
+    assert {(r.by, r.kind) for r in report.reasons} == {
+        ("filter:duplicate", "duplicate"), ("filter:near_duplicate", "near_duplicate"), ("filter:schema", "invalid_json"),
+    }  # fmt: skip
+    assert curate_new(store, bank_context).examples == 0
+    assert {(v.example_id, v.by) for v in store.verdicts()} == after.keys()
+
+
+def test_new_examples_get_the_verdicts_that_a_full_curate_gives_where_nothing_came_before(bank_store, bank_example, bank_context):
+    store = bank_store([bank_example("change my pin")])
+    curate(store, bank_context)
+    texts = [LONG, LONG + " yet", LONG.upper(), "Kortet mitt kom aldri fram, selv etter fire uker", "card", "card!"]
+    bank_store([bank_example(text, item_id=f"cards/arrival:topic:{i}") for i, text in enumerate(texts, 1)])
+    curate_new(store, bank_context)
+    alone = sorted((v.example_id, v.by, v.keep, v.reason) for v in store.verdicts())
+    groups = store.query("SELECT id, group_id FROM accepted ORDER BY id")
+    curate(store, bank_context)
+    assert sorted((v.example_id, v.by, v.keep, v.reason) for v in store.verdicts()) == alone
+    assert store.query("SELECT id, group_id FROM accepted ORDER BY id") == groups
+
+
+def test_new_examples_are_not_judged_alone_when_the_ground_has_changed(bank_store, bank_example, bank_context, exam):
+    store = bank_store([bank_example(LONG)])
+    assert curate_new(store, bank_context) is None
+    curate(store, bank_context)
+    assert curate_new(store, bank_context) is not None
+    assert curate_new(store, replace(bank_context, evaluation_sets=(exam(LONG),))) is None
+    assert curate_new(store, replace(bank_context, settings={"near_duplicate": {"threshold": 0.9}})) is None
+    store.set_plan([])
+    assert curate_new(store, bank_context) is None
+
+
+def test_a_persons_word_makes_a_full_curate_necessary(bank_store, bank_example, bank_context):
+    example = bank_example(LONG)
+    store = bank_store([example])
+    curate(store, bank_context)
+    store.add_verdicts([Verdict(example_id=example.id, by="human:ana", keep=False, reason="review: odd")])
+    assert curate_new(store, bank_context) is None

@@ -230,6 +230,18 @@ def test_writing_outside_of_a_run_is_refused(store: Store) -> None:
         store.add_failure(make_request(1), "RateLimitError", "slow down")
 
 
+def test_a_store_from_before_kept_texts_were_remembered_gains_their_tables_and_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "old.duckdb"
+    with duckdb.connect(str(path)) as con:
+        con.execute(store_module._TABLES)
+        con.execute("INSERT INTO settings VALUES ('version', '1')")
+        con.execute("INSERT INTO examples (id, item_id, topic, generator, completion) VALUES ('e', 'a:b:0', 'a', 'b', '{}')")
+    store = Store(path)
+    assert store.query("SELECT id FROM examples") == [{"id": "e"}]
+    with store.seen_texts() as seen:
+        assert len(seen) == 0
+
+
 def test_a_store_of_a_newer_version_is_refused_untouched(store: Store) -> None:
     with duckdb.connect(str(store.path)) as con:
         con.execute("UPDATE settings SET value = '99' WHERE name = 'version'")
