@@ -1,32 +1,46 @@
-"""Near-duplicate search against exact truth: `python -m benchmarks.dedup` (about a minute on one core).
+"""Near-duplicate search against exact truth, and its speed from text to committed rows: `python -m benchmarks.dedup` (about two minutes).
 
-Texts are drawn from a Zipf vocabulary; half are copies of earlier ones with a share of their words replaced, dropped or swapped.
-Truth is the Jaccard similarity of every pair, from a sparse matrix product over plain n-grams: it shares no code with the
-search but the tokeniser. Writes benchmarks/results/dedup.json.
+Three kinds of text: short and long ones from a Zipf vocabulary, half of them edited copies of the others; and real ones, the
+docstrings of the packages installed here with planted edits. No setting was chosen on them. Truth is the Jaccard similarity of every
+pair, from a sparse matrix product over plain n-grams: it shares no code with the search but the tokeniser. Rates are CPU time on one
+core, batches of 10,000, opening and closing the file included; datasketch's bulk path runs in between on the same texts.
+
+`python -m benchmarks.dedup growth` adds 1,000 examples to 1,000,000 stored ones, and curates 100,000 (a quarter of an hour to set up).
+Writes benchmarks/results/dedup.json, each part its own rows.
 """
 
 import json
-import platform
 import random
+import re
 import statistics
+import sysconfig
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from datasketch import MinHash, MinHashLSH
 from scipy.sparse import csr_matrix
 from scipy.stats import binomtest
 
+from benchmarks.results_file import RESULTS, Result, machine, publish
+from datagen.arrivals import Prompt, keep, meet
 from datagen.filters import FilterContext
 from datagen.filters.decontaminate import decontaminate
-from datagen.filters.dedup import group_ids, near_duplicate
-from datagen.filters.similarity import NearTexts, normalise, words
-from datagen.records import EvaluationSet, Example, Message, Task
+from datagen.filters.dedup import near_reason
+from datagen.filters.near import Bands
+from datagen.filters.similarity import normalise, similarities, sketch, words
+from datagen.records import EvaluationSet, Example, Message, Task, Verdict
+from datagen.store import Store
 
 THRESHOLD = 0.8
+BATCH = 10_000
 EDIT_RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
 KINDS = {"short": (4, 22), "long": (60, 300)}
-RESULTS = Path(__file__).parent / "results" / "dedup.json"
+CLASSES = Task(
+    type="classification", system="s", input="i", instructions="x", output_schema={"type": "object"}, label_field="intent"
+)  # fmt: skip
 
 
 def make_texts(count: int, size: tuple[int, int], seed: int) -> tuple[list[str], list[float | None]]:
@@ -78,14 +92,55 @@ def true_pairs(texts: Sequence[str]) -> dict[tuple[int, int], float]:
     return pairs
 
 
+def docstrings(count: int, seed: int) -> list[str]:
+    """`count` distinct real English texts of 400 to 4,000 characters: docstrings of the packages installed here."""
+    found: set[str] = set()
+    root = Path(sysconfig.get_paths()["purelib"])
+    files = sorted(
+        path for name in ("scipy", "sklearn", "numpy", "sympy", "pandas", "transformers", "torch") for path in (root / name).rglob("*.py")
+    )
+    random.Random(seed).shuffle(files)
+    for path in files:
+        found.update(
+            text.strip() for text in re.findall(r'"""(.*?)"""', path.read_text(errors="replace"), re.DOTALL) if 400 <= len(text) <= 4000
+        )
+        if len(found) >= 2 * count:
+            break
+    texts = sorted(found)
+    random.Random(seed).shuffle(texts)
+    return texts[:count]
+
+
+def edited(texts: Sequence[str], seed: int) -> list[str]:
+    """Each text with a share of its words replaced or dropped."""
+    rng = random.Random(seed)
+    result = []
+    for text in texts:
+        rate, parts = rng.choice(EDIT_RATES), text.split(" ")
+        kept = [rng.choice(parts) if rng.random() < 0.67 else "" for _ in parts]
+        result.append(" ".join(other if rng.random() < rate else part for part, other in zip(parts, kept, strict=True)))
+    return result
+
+
 def found_pairs(texts: Sequence[str]) -> dict[tuple[int, int], float]:
-    """What the search finds when every text is added."""
-    index = NearTexts(texts, THRESHOLD)
-    pairs = {}
-    for position in range(len(texts)):
-        pairs.update({(twin.position, position): twin.similarity for twin in index.near(position)})
-        index.add(position)
-    return pairs
+    """Every pair that the search proposes and verifies."""
+    sketches = sketch(texts)
+    bands = Bands.of(sketches, THRESHOLD)
+    keys = bands.keys.ravel()
+    rows = np.repeat(np.arange(len(bands.keys)), bands.keys.shape[1])
+    order = np.argsort(keys, kind="stable")
+    bounds = np.flatnonzero(np.diff(keys[order])) + 1
+    agree: dict[tuple[int, int], int] = {}
+    for bucket in np.split(rows[order], bounds):
+        members = bucket.tolist()
+        for i, first in enumerate(members):
+            for second in members[i + 1 :]:
+                agree[first, second] = agree.get((first, second), 0) + 1
+    candidates = {(int(bands.texts[a]), int(bands.texts[b])) for (a, b), count in agree.items() if count >= 2}
+    one, other = (np.array(column, dtype=np.int64) for column in zip(*((a, b) for a, b in candidates if a != b), strict=True))
+    exact = similarities(sketches, one, sketches, other)
+    near = exact >= THRESHOLD
+    return dict(zip(zip(one[near].tolist(), other[near].tolist(), strict=True), exact[near].tolist(), strict=True))
 
 
 def greedy(count: int, pairs: dict[tuple[int, int], float]) -> set[int]:
@@ -100,72 +155,141 @@ def greedy(count: int, pairs: dict[tuple[int, int], float]) -> set[int]:
     return dropped
 
 
-def texts_per_cpu_second(work: Callable[[], object], count: int, runs: int = 3) -> list[float]:
-    """One rate per run."""
-    rates = []
-    for _ in range(runs):
-        started = time.process_time()
-        work()
-        rates.append(count / (time.process_time() - started))
-    return rates
+def deduplicate(texts: Sequence[str], folder: Path) -> tuple[set[int], float]:
+    """Texts in batches into a new store's file: verdicts, kept texts, band keys and groups. Which were dropped, and the CPU seconds."""
+    path = folder / f"{time.monotonic_ns()}.duckdb"
+    store = Store(path)
+    ids = [f"{position:032x}" for position in range(len(texts))]
+    dropped: set[int] = set()
+    started = time.process_time()
+    with store.seen_texts() as seen:
+        for start in range(0, len(texts), BATCH):
+            prompts = [Prompt(*row) for row in zip(ids[start : start + BATCH], [False] * BATCH, texts[start : start + BATCH], strict=False)]
+            arrivals = meet(seen, prompts, THRESHOLD)
+            reasons = [None if twin is None else near_reason(*twin) for twin in arrivals.twins]
+            kept = [reason is None for reason in reasons]
+            verdicts = [
+                Verdict(example_id=prompt.example_id, by="filter:near_duplicate", keep=reason is None, reason=reason)
+                for prompt, reason in zip(prompts, reasons, strict=True)
+            ]
+            keep(seen, arrivals, kept, verdicts)
+            dropped.update(start + position for position, stays in enumerate(kept) if not stays)
+    taken = time.process_time() - started
+    assert store.query("SELECT count(*) AS n FROM verdicts")[0]["n"] == len(texts)
+    path.unlink()
+    return dropped, taken
 
 
-def share(bar: str, hits: int, total: int, conditions: str) -> dict[str, object]:
+def datasketch_bulk(texts: Sequence[str]) -> float:
+    """CPU seconds of datasketch by its README, with MinHash.bulk: 3-grams, 128 permutations, its own bands; in memory, unverified."""
+    started = time.process_time()
+    shingled = []
+    for text in texts:
+        found = re.findall(r"\w+", text.lower())
+        shingled.append({f"{a} {b} {c}".encode() for a, b, c in zip(found, found[1:], found[2:], strict=False)} or {text.encode()})
+    index = MinHashLSH(threshold=THRESHOLD, num_perm=128)
+    for position, signature in enumerate(MinHash.bulk(shingled, num_perm=128)):
+        index.query(signature)
+        index.insert(position, signature)
+    return time.process_time() - started
+
+
+def share(bar: str, hits: int, total: int, conditions: str) -> Result:
     """A result that is a share, with its exact 95 % interval."""
     interval = binomtest(hits, total).proportion_ci(0.95, method="exact")
-    low, high = round(float(interval.low), 5), round(float(interval.high), 5)
-    return {"bar": bar, "value": round(hits / total, 5), "unit": "share", "low": low, "high": high, "conditions": conditions}
+    return Result(bar, hits / total, "share", float(interval.low), float(interval.high), conditions)
 
 
-def speed(bar: str, rates: Sequence[float], conditions: str) -> dict[str, object]:
+def rate(bar: str, seconds: Sequence[float], count: int, conditions: str) -> Result:
     """A result that is a rate: the median, and the slowest and fastest run."""
-    return {
-        "bar": bar, "value": round(statistics.median(rates)), "unit": "texts per CPU-second", "low": round(min(rates)),
-        "high": round(max(rates)), "conditions": conditions,
-    }  # fmt: skip
+    rates = [count / taken for taken in seconds]
+    return Result(bar, round(statistics.median(rates)), "texts per CPU-second", round(min(rates)), round(max(rates)), conditions)
+
+
+def quality(name: str, texts: Sequence[str], about: str) -> list[Result]:
+    """Recall and precision of pairs, and of what is dropped, against exact truth."""
+    truth, found = true_pairs(texts), found_pairs(texts)
+    flags, expected = {i for i, kept in enumerate(_kept(texts)) if not kept}, greedy(len(texts), truth)
+    return [
+        share(f"pair recall, {name}", len(truth.keys() & found.keys()), len(truth), about),
+        share(f"pair precision, {name}", len(truth.keys() & found.keys()), len(found), about),
+        share(f"flag recall, {name}", len(flags & expected), len(expected), about),
+        share(f"flag precision, {name}", len(flags & expected), len(flags), about),
+    ]
+
+
+def _kept(texts: Sequence[str]) -> list[bool]:
+    with tempfile.TemporaryDirectory() as folder:
+        dropped, _ = deduplicate(texts, Path(folder))
+    return [position not in dropped for position in range(len(texts))]
+
+
+def speed(name: str, texts: Sequence[str], about: str, runs: int = 5) -> list[Result]:
+    """End to end, and datasketch in between."""
+    ours, theirs = [], []
+    sample = texts[: len(texts) // 5]
+    with tempfile.TemporaryDirectory() as folder:
+        deduplicate(texts[:BATCH], Path(folder))
+        for _ in range(runs):
+            ours.append(deduplicate(texts, Path(folder))[1])
+            theirs.append(datasketch_bulk(sample))
+    return [
+        rate(f"text to committed rows, {name}", ours, len(texts), about),
+        rate(f"datasketch bulk, {name}", theirs, len(sample), f"{about}; {len(sample):,} of them, in memory, unverified"),
+    ]
+
+
+def example(text: str, number: int) -> Example:
+    return Example(
+        item_id=f"t:g:{number}", topic="t", generator="g", prompt=(Message(role="user", content=text),), completion='{"intent":"a"}',
+        answer={"intent": "a"}, label="a",
+    )  # fmt: skip
 
 
 def main() -> None:
     """Measure, print and write."""
-    machine = f"{platform.machine()}, Python {platform.python_version()}, one process"
-    task = Task(type="generation", system="", input="", instructions="", output_schema={"type": "object"})
-    results: list[dict[str, object]] = []
+    results: list[Result] = []
+    where = f"{machine()}, one process"
     for kind, size in KINDS.items():
         texts, rates = make_texts(4000, size, seed=11)
-        truth, found = true_pairs(texts), found_pairs(texts)
-        about = f"4,000 {kind} texts ({size[0]}-{size[1]} words), half edited copies, Jaccard >= {THRESHOLD}; {machine}"
-        hits = truth.keys() & found.keys()
-        results.append(share(f"pair recall, {kind}", len(hits), len(truth), about))
-        results.append(share(f"pair precision, {kind}", len(hits), len(found), about))
-        flags, expected = greedy(len(texts), found), greedy(len(texts), truth)
-        results.append(share(f"flag recall, {kind}", len(flags & expected), len(expected), about))
-        results.append(share(f"flag precision, {kind}", len(flags & expected), len(flags), about))
-        for rate in EDIT_RATES:
-            copies = [i for i, r in enumerate(rates) if r == rate]
-            dropped = sum(i in flags for i in copies)
-            results.append(share(f"copies dropped at {rate:.0%} edits, {kind}", dropped, len(copies), about))
-        texts, _ = make_texts(10_000, size, seed=12)
-        examples = [
-            Example(
-                item_id=f"t:g:{i}", topic="t", generator="g", prompt=(Message(role="user", content=text),), completion="{}"
-            )
-            for i, text in enumerate(texts)
-        ]  # fmt: skip
-        about = f"10,000 {kind} texts, text to verdicts, in memory; {machine}"
-        context = FilterContext(task=task)
-        rate_list = texts_per_cpu_second(lambda e=examples, c=context: near_duplicate(e, c), 10_000)
-        results.append(speed(f"near_duplicate, {kind}", rate_list, about))
-        results.append(speed(f"group_ids, {kind}", texts_per_cpu_second(lambda e=examples: group_ids(e), 10_000), about))
+        about = f"4,000 {kind} texts ({size[0]}-{size[1]} words), half edited copies, Jaccard >= {THRESHOLD}; {where}"
+        results += quality(kind, texts, about)
+        kept = _kept(texts)
+        for edit in EDIT_RATES:
+            copies = [i for i, r in enumerate(rates) if r == edit]
+            results.append(share(f"copies dropped at {edit:.0%} edits, {kind}", sum(not kept[i] for i in copies), len(copies), about))
+    real = docstrings(10_000, seed=21)
+    copies = edited(real[:5000], seed=22)
+    mixed = [*real, *copies]
+    random.Random(23).shuffle(mixed)
+    characters = statistics.mean(map(len, mixed))
+    about = f"{len(real):,} docstrings and {len(copies):,} edited copies, {characters:,.0f} characters on average, Jaccard >= {THRESHOLD}; {where}"
+    results += quality("real", mixed, about)
+    results += speed("real", mixed, about)
+    for kind, size in KINDS.items():
+        texts, _ = make_texts(20_000, size, seed=12)
+        results += speed(kind, texts, f"20,000 {kind} texts ({size[0]}-{size[1]} words), half edited copies; {where}", runs=3)
+        examples = [example(text, number) for number, text in enumerate(texts[:BATCH])]
         exam_texts = tuple(make_texts(1000, size, seed=13)[0])
         exam = EvaluationSet(name="exam", path="exam", texts=exam_texts, labels=(None,) * 1000, sha256="0" * 64)
-        guarded = FilterContext(task=task, evaluation_sets=(exam,))
-        rate_list = texts_per_cpu_second(lambda e=examples, c=guarded: decontaminate(e, c), 10_000)
-        results.append(speed(f"decontaminate, {kind}", rate_list, f"{about}; 1,000 exam rows"))
-    for row in results:
-        print(f"{row['bar']:<42} {row['value']:>10} {row['unit']:<22} [{row['low']}, {row['high']}]")
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    print(f"written: {RESULTS}")
+        guarded = FilterContext(task=CLASSES, evaluation_sets=(exam,))
+        taken = []
+        for _ in range(3):
+            started = time.process_time()
+            decontaminate(examples, guarded)
+            taken.append(time.process_time() - started)
+        results.append(rate(f"decontaminate, {kind}", taken, BATCH, f"10,000 {kind} examples to verdicts, 1,000 exam rows; {where}"))
+    _publish(results)
+
+
+def _publish(results: list[Result]) -> None:
+    """Rows of the other part stay as they were."""
+    path = RESULTS / "dedup.json"
+    old = [Result(**row) for row in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
+    new = {result.bar for result in results}
+    growth = [row for row in old if row.bar.startswith("growth") and row.bar not in new]
+    rest = [row for row in old if not row.bar.startswith("growth")] if results[0].bar.startswith("growth") else []
+    publish("dedup", [*rest, *results, *growth])
 
 
 if __name__ == "__main__":

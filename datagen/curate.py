@@ -67,12 +67,14 @@ def curate(store: Store, context: FilterContext, *, progress: Callable[[str], No
     kept = _kept(examples, people, verdicts)
     with store.seen_texts() as seen:
         remember(seen, [Prompt.of(example) for example in examples if kept[example.id]], _threshold(context))
-    store.set_settings({_MARK: _mark(store, context, len(examples))})
+    arrived = store.arrivals(_FIRST, _MARK)
+    store.set_settings({_MARK: _mark(context, arrived.people, arrived.judged)})
     return _report(examples, people, verdicts, groups)
 
 
 # What a full curate leaves in the settings: what it decided by, and how many examples it had.
 _MARK = "curated"
+_FIRST = f"filter:{next(iter(EXAMPLE_FILTERS))}"  # a filter that looks at every example
 
 
 def curate_new(store: Store, context: FilterContext) -> CurateReport | None:
@@ -82,9 +84,11 @@ def curate_new(store: Store, context: FilterContext) -> CurateReport | None:
     changed since the last full `curate`: another recipe, taxonomy or evaluation set, a person's word, a plan without some of
     the old examples. Then only `curate` can tell.
     """
-    examples, judged = store.arrivals(f"filter:{next(iter(EXAMPLE_FILTERS))}")
-    if store.setting(_MARK) != _mark(store, context, judged):
+    examples, judged, mark, people = store.arrivals(_FIRST, _MARK)
+    if mark != _mark(context, people, judged):
         return None
+    if not examples:
+        return _report([], {}, [], {})
     verdicts = _judge_each(examples, context)
     by_id = {example.id: example for example in examples}
     dropped = {verdict.example_id for verdict in verdicts if not verdict.keep}
@@ -101,7 +105,7 @@ def curate_new(store: Store, context: FilterContext) -> CurateReport | None:
                 reason = None if twin is None else near_reason(*twin)
                 verdicts.append(Verdict(example_id=prompt.example_id, by="filter:near_duplicate", keep=reason is None, reason=reason))
         keep(seen, arrivals, kept, verdicts)
-    store.set_settings({_MARK: _mark(store, context, judged + len(examples))})
+        seen.set(_MARK, _mark(context, people, judged + len(examples)))
     groups = {example_id: arrivals.groups.get(example_id, example_id) for example_id in by_id}
     return _report(examples, {}, verdicts, groups)
 
@@ -110,7 +114,7 @@ def _threshold(context: FilterContext) -> float:
     return context.setting("near_duplicate", "threshold")
 
 
-def _mark(store: Store, context: FilterContext, judged: int) -> str:
+def _mark(context: FilterContext, people: str, judged: int) -> str:
     """All that verdicts depend on besides the examples themselves, and how many examples have verdicts."""
     settings = {name: {setting: context.setting(name, setting) for setting in values} for name, values in DEFAULTS.items()}
     ground = content_hash(
@@ -121,7 +125,7 @@ def _mark(store: Store, context: FilterContext, judged: int) -> str:
             [rule.model_dump(mode="json") for rule in context.policy],
             [(exam.name, exam.sha256) for exam in context.evaluation_sets],
             settings,
-            store.human_words(),
+            people,
         ]
     )
     return json.dumps({"ground": ground, "judged": judged})

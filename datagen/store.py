@@ -163,6 +163,21 @@ class Outcome(NamedTuple):
     examples: dict[str, tuple[dict[str, float], list[str]]]
 
 
+class Arrived(NamedTuple):
+    """What came since all were judged.
+
+    examples   current ones without verdicts, by id
+    judged     how many current ones have verdicts
+    mark       the setting that was asked for
+    people     how many verdicts people gave, and when the last one
+    """
+
+    examples: list[Example]
+    judged: int
+    mark: str | None
+    people: str
+
+
 class SeenText(NamedTuple):
     """A prompt that was kept, with the group that its example is in."""
 
@@ -247,6 +262,10 @@ class SeenTexts:
             con.execute("ROLLBACK")
             raise
         self._count = first + len(texts)
+
+    def set(self, name: str, value: str) -> None:
+        """Store a value, as `Store.set_settings` does."""
+        Store._set(self._con, {name: value})
 
     def clear(self) -> None:
         """Forget all: a full `curate` says anew what is kept."""
@@ -361,9 +380,7 @@ class Store:
         """Rows of a read-only query, as dicts. Raises StoreError with DuckDB's own words for SQL that is wrong."""
         with self._connect(read_only=True) as con:
             try:
-                result = con.execute(sql, params)
-                columns = [column[0] for column in result.description or []]
-                return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
+                return _rows(con.execute(sql, params))
             except duckdb.IOException:
                 raise
             except duckdb.Error as error:
@@ -430,33 +447,24 @@ class Store:
         """The examples that the present plan stands for, by id."""
         return self._examples("current_examples")
 
-    def arrivals(self, judge: str) -> tuple[list[Example], int]:
-        """Current examples on which `judge` ("filter:schema") has no verdict, by id, and how many current ones have one."""
-        judged = "(SELECT example_id FROM verdicts WHERE decided_by = ?)"
-        found = self._examples(f"current_examples WHERE id NOT IN {judged}", [judge])
-        (row,) = self.query("SELECT count(*) AS current FROM current_examples")
-        return found, int(row["current"]) - len(found)
-
-    def setting(self, name: str) -> str | None:
-        """A value that was stored by `set_settings`; None when there is none."""
-        rows = self.query("SELECT value FROM settings WHERE name = ?", [name])
-        return str(rows[0]["value"]) if rows else None
-
-    def human_words(self) -> Row:
-        """How many verdicts people gave, and when the last one."""
-        return self.query("SELECT count(*) AS verdicts, max(created_at)::VARCHAR AS last FROM verdicts WHERE decided_by LIKE 'human:%'")[0]
+    def arrivals(self, judge: str, mark: str) -> Arrived:
+        """What came since all were judged, in one look: current examples on which `judge` ("filter:schema") has no verdict, by id."""
+        with self._connect(read_only=True) as con:
+            new = "current_examples WHERE id NOT IN (SELECT example_id FROM verdicts WHERE decided_by = ?) ORDER BY id"
+            examples = [_example(row) for row in _rows(con.execute(f"SELECT * FROM {new}", [judge]))]
+            ((current, marks, words, last),) = con.execute(
+                "SELECT (SELECT count(*) FROM current_examples), (SELECT max(value) FROM settings WHERE name = ?), "
+                "count(*), max(created_at)::VARCHAR FROM verdicts WHERE starts_with(decided_by, 'human:')",
+                [mark],
+            ).fetchall()
+        return Arrived(examples, current - len(examples), marks, f"{words} until {last}")
 
     def accepted_examples(self) -> list[Example]:
         """The examples that are fit for training, by id."""
         return self._examples("accepted")
 
-    def _examples(self, view: str, params: Sequence[Any] = ()) -> list[Example]:
-        rows = self.query(f"SELECT * FROM {view} ORDER BY id", list(params))
-        for row in rows:
-            for name in ("answer", "dimensions", "scores"):
-                row[name] = json.loads(row[name]) if row[name] else None
-            row["dimensions"], row["scores"] = row["dimensions"] or {}, row["scores"] or {}
-        return [Example.from_row(row) for row in rows]
+    def _examples(self, view: Literal["current_examples", "accepted"]) -> list[Example]:
+        return [_example(row) for row in self.query(f"SELECT * FROM {view} ORDER BY id")]
 
     def totals(self) -> Row:
         """How many current examples there are, and how many the last word keeps and drops."""
@@ -855,6 +863,18 @@ def _insert(con: duckdb.DuckDBPyConnection, table: str, lines: Sequence[_Line]) 
     if table in _UPSERTED:
         con.execute(f"DELETE FROM {table} WHERE id IN (SELECT unnest(?))", [list(latest)])
     con.execute(f"{into} WHERE r.id NOT IN (SELECT id FROM {table})", [structure, list(latest.values())])
+
+
+def _rows(result: duckdb.DuckDBPyConnection) -> list[Row]:
+    columns = [column[0] for column in result.description or []]
+    return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
+
+
+def _example(row: Row) -> Example:
+    for name in ("answer", "dimensions", "scores"):
+        row[name] = json.loads(row[name]) if row[name] else None
+    row["dimensions"], row["scores"] = row["dimensions"] or {}, row["scores"] or {}
+    return Example.from_row(row)
 
 
 @contextmanager
