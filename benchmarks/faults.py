@@ -5,6 +5,8 @@
 Run after `make datagen`. A fault is caught when no accepted example carries it; a near-duplicate, when not both of the twins are
 accepted; an answer that cannot be read, when no example was made of it. False alarms are counted on examples without a planted
 fault: a drop counts unless it is for a repetition (the grammar repeats itself honestly) or for a pair without a difference.
+The simulated teacher also misreads messages by itself, about one in a hundred: it answers with another label than the message was
+written for. Such an answer is wrong though nobody planted it, and to drop it is no false alarm; its share has a row of its own.
 """
 
 import json
@@ -75,7 +77,16 @@ def main() -> None:
         )
         for kind in sorted(planted)
     ]
-    clean = [e.id for e in examples if e.id not in faulty]
+    sound = [e for e in examples if e.id not in faulty]
+    label_field = "intent"
+    misread = {e.id for e in sound if e.label is not None and e.answer is not None and e.answer.get(label_field) != e.label}
+    results.append(
+        Result("misread by the teacher", len(misread) / len(sound), "share", *interval(len(misread), len(sound)), f"{len(sound)} examples without a planted fault")
+    )
+    results.append(
+        Result("caught: misread", len(misread - accepted) / len(misread), "share", *interval(len(misread - accepted), len(misread)), f"{len(misread)} misread")
+    )
+    clean = [e.id for e in sound if e.id not in misread]
     alarms = {
         row["example_id"]
         for row in store.query(

@@ -166,8 +166,8 @@ class Outcome(NamedTuple):
 class Arrived(NamedTuple):
     """What came since all were judged.
 
-    examples   current ones without verdicts, by id
-    judged     how many current ones have verdicts
+    examples   current ones that were not judged, by id
+    judged     how many current ones were
     mark       the setting that was asked for
     people     how many verdicts people gave, and when the last one
     """
@@ -447,17 +447,21 @@ class Store:
         """The examples that the present plan stands for, by id."""
         return self._examples("current_examples")
 
-    def arrivals(self, judge: str, mark: str) -> Arrived:
-        """What came since all were judged, in one look: current examples on which `judge` ("filter:schema") has no verdict, by id."""
+    def arrivals(self, mark: str) -> Arrived:
+        """What came since all were judged, in one look: current examples that no `curate` has put into a group, by id."""
         with self._connect(read_only=True) as con:
-            new = "current_examples WHERE id NOT IN (SELECT example_id FROM verdicts WHERE decided_by = ?) ORDER BY id"
-            examples = [_example(row) for row in _rows(con.execute(f"SELECT * FROM {new}", [judge]))]
-            ((current, marks, words, last),) = con.execute(
-                "SELECT (SELECT count(*) FROM current_examples), (SELECT max(value) FROM settings WHERE name = ?), "
-                "count(*), max(created_at)::VARCHAR FROM verdicts WHERE starts_with(decided_by, 'human:')",
+            ((current, new),) = con.execute(
+                "SELECT count(*), list(e.id) FILTER (g.example_id IS NULL) "
+                "FROM current_examples e LEFT JOIN groups g ON g.example_id = e.id"
+            ).fetchall()
+            new = new or []
+            rows = _rows(con.execute("SELECT * FROM examples WHERE id IN (SELECT unnest(?)) ORDER BY id", [new])) if new else []
+            ((marks, words, last),) = con.execute(
+                "SELECT (SELECT max(value) FROM settings WHERE name = ?), count(*), max(created_at)::VARCHAR FROM verdicts "
+                "WHERE starts_with(decided_by, 'human:')",
                 [mark],
             ).fetchall()
-        return Arrived(examples, current - len(examples), marks, f"{words} until {last}")
+        return Arrived([_example(row) for row in rows], current - len(new), marks, f"{words} until {last}")
 
     def accepted_examples(self) -> list[Example]:
         """The examples that are fit for training, by id."""

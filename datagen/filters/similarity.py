@@ -39,7 +39,7 @@ _POWER = np.uint64(0x9E3779B97F4A7C15)  # base of the polynomial that hashes a r
 
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _WORD = re.compile(f"[{_CJK}]|[^\\W_{_CJK}]+")
-_APOSTROPHES = str.maketrans("", "", "'\u2019\u2018\u02bc`")
+_APOSTROPHES = "'\u2019\u2018\u02bc`"
 
 # Bytes of ASCII text: letters in lower case, digits, NUL (between texts), and a space for all else; bytes from 128 on stay.
 _FOLD = bytes(code if code == 0 or code >= 128 else ord(chr(code).lower()) if chr(code).isalnum() else 32 for code in range(256))
@@ -51,7 +51,10 @@ def words(text: str) -> list[str]:
     """The words of a text without case, punctuation, apostrophes or accents' spelling (NFKC); CJK characters one by one."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
-    return _WORD.findall(text.casefold().translate(_APOSTROPHES))
+    text = text.casefold()
+    for mark in _APOSTROPHES:
+        text = text.replace(mark, "")
+    return _WORD.findall(text)
 
 
 def normalise(text: str) -> str:
