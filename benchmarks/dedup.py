@@ -5,34 +5,42 @@ docstrings of the packages installed here with planted edits. No setting was cho
 pair, from a sparse matrix product over plain n-grams: it shares no code with the search but the tokeniser. Rates are CPU time on one
 core, batches of 10,000, opening and closing the file included; datasketch's bulk path runs in between on the same texts.
 
-`python -m benchmarks.dedup growth` adds 1,000 examples to 1,000,000 stored ones, and curates 100,000 (a quarter of an hour to set up).
+`python -m benchmarks.dedup growth FOLDER [STORE]` adds 1,000 examples to 1,000,000 stored ones, and curates 100,000 that are made from those
+of STORE (data/banking.duckdb, by `make datagen`). The stores take minutes to make and stay in FOLDER.
 Writes benchmarks/results/dedup.json, each part its own rows.
 """
 
 import gc
+import hashlib
 import json
+import os
 import random
 import re
+import resource
 import statistics
+import sys
 import sysconfig
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import duckdb
 import numpy as np
 from datasketch import MinHash, MinHashLSH
 from scipy.sparse import csr_matrix
 from scipy.stats import binomtest
 
 from benchmarks.results_file import RESULTS, Result, machine, publish
-from datagen.arrivals import Prompt, keep, meet
-from datagen.filters import FilterContext
+from datagen.arrivals import Prompt, keep, meet, remember
+from datagen.cli import _filter_context, _open
+from datagen.curate import MARK, curate, curate_new, mark
+from datagen.filters import EXAMPLE_FILTERS, GATES, SET_FILTERS, FilterContext
 from datagen.filters.decontaminate import decontaminate
 from datagen.filters.dedup import near_reason
 from datagen.filters.near import Bands
 from datagen.filters.similarity import normalise, similarities, sketch, words
-from datagen.records import EvaluationSet, Example, Message, Task, Verdict
+from datagen.records import EvaluationSet, Example, Message, PlanItem, Task, Verdict
 from datagen.store import Store
 
 THRESHOLD = 0.8
@@ -284,6 +292,114 @@ def main() -> None:
     _publish(results)
 
 
+def growth(folder: Path, source: Path) -> None:
+    """What a large store costs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = 1_000_000
+    path, context = folder / "million.duckdb", FilterContext(task=CLASSES, labels={"a": ""})
+    if not path.exists():
+        fill(path, context, rows)
+    walls, seconds = [], []
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for run in range(5):
+        number = time.time_ns()
+        texts = many_texts(1000, seed=number % 2**32)
+        texts[::5] = [f"{text} yet" for text in many_texts(100_000, seed=0)[run * 200 : run * 200 + 200]]
+        store = Store(path)
+        with store.writing():
+            for position, text in enumerate(texts):
+                item = PlanItem(topic="t", generator="g", index=number + position, count=1)
+                store.add_item(item, "done", [example(text, number + position)])
+        wall, started = time.perf_counter(), time.process_time()
+        report = curate_new(Store(path), context)
+        walls.append(time.perf_counter() - wall)
+        seconds.append(time.process_time() - started)
+        assert report is not None
+        assert sum(r.examples for r in report.reasons if r.by == "filter:near_duplicate") >= 50
+    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    about = f"1,000 new among {rows:,} stored, open to close, 200 of them near copies; {machine()}, load {os.getloadavg()[0]:.1f}"
+    results = [
+        Result("growth: adding 1,000, wall", statistics.median(walls), "s", min(walls), max(walls), about),
+        Result("growth: adding 1,000, CPU of all threads", statistics.median(seconds), "s", min(seconds), max(seconds), about),
+        Result("growth: adding 1,000, memory", memory, "MiB", memory, memory, f"peak above what was in use before; {about}"),
+    ]
+    path = folder / "hundred_thousand.duckdb"
+    work = _open(Path("recipes/banking.yaml"), source)
+    if not path.exists():
+        multiply(source, path, 100_000)
+    wall, started = time.perf_counter(), time.process_time()
+    report = curate(Store(path), _filter_context(work))
+    wall, started = time.perf_counter() - wall, time.process_time() - started
+    about = f"{report.examples:,} examples of the demo's kind, all filters, {report.accepted:,} accepted; {machine()}, load {os.getloadavg()[0]:.1f}"
+    results.append(Result("growth: curate 100,000, wall", wall, "s", wall, wall, about))
+    results.append(Result("growth: curate 100,000, CPU", started, "s", started, started, about))
+    _publish(results)
+
+
+def many_texts(count: int, seed: int) -> list[str]:
+    """Texts of 9 to 30 words from a Zipf vocabulary, made quickly."""
+    rng = random.Random(1)
+    syllables = ["ba", "ko", "li", "mu", "re", "sta", "ti", "no", "ve", "gra", "shi", "do", "pel", "un"]
+    vocabulary = np.array(["".join(rng.choices(syllables, k=rng.randint(1, 4))) for _ in range(4000)], dtype=object)
+    weights = 1 / (np.arange(4000) + 10)
+    draw = np.random.default_rng(seed)
+    sizes = draw.integers(8, 30, count)
+    drawn = vocabulary[draw.choice(4000, size=sizes.sum(), p=weights / weights.sum())].tolist()
+    ends = np.cumsum(sizes).tolist()
+    return ["the " + " ".join(drawn[end - size : end]) for end, size in zip(ends, sizes.tolist(), strict=True)]
+
+
+def fill(path: Path, context: FilterContext, rows: int) -> None:
+    """A store of `rows` curated examples, written by SQL."""
+    Store(path)
+    with duckdb.connect(str(path)) as con:
+        con.execute("SET checkpoint_threshold = '1GB'")
+        for start in range(0, rows, 100_000):
+            con.register("made", {"i": np.arange(start, start + 100_000), "t": np.array(many_texts(100_000, start), dtype=object)})
+            con.execute(
+                "INSERT INTO examples (id, item_id, topic, generator, prompt, completion, answer, label, dimensions, scores, calls, run_id) "
+                "SELECT md5(i::VARCHAR), 't:g:' || i // 4, 't', 'g', [{'role': 'user', 'content': t}], '{\"intent\":\"a\"}', "
+                "'{\"intent\":\"a\"}', 'a', '{}', '{}', [md5('c' || i)], 'r' FROM made"
+            )
+            con.execute(
+                "INSERT INTO items (id, topic, generator, count, plan, status, example_ids, planned, run_id) "
+                "SELECT 't:g:' || i // 4, 't', 'g', 4, '{}', 'done', list(md5(i::VARCHAR)), true, 'r' FROM made GROUP BY i // 4"
+            )
+            for name in (*GATES, *EXAMPLE_FILTERS, *SET_FILTERS):
+                con.execute(f"INSERT INTO verdicts SELECT md5(i::VARCHAR), 'filter:{name}', true, NULL, now()::TIMESTAMP FROM made")
+            con.execute("INSERT INTO groups SELECT md5(i::VARCHAR), md5(i::VARCHAR) FROM made")
+            con.unregister("made")
+    store = Store(path)
+    with store.seen_texts() as seen:
+        prompts = []
+        for start in range(0, rows, 100_000):
+            ids = [hashlib.md5(str(i).encode(), usedforsecurity=False).hexdigest() for i in range(start, start + 100_000)]
+            prompts += [Prompt(example_id, False, text) for example_id, text in zip(ids, many_texts(100_000, start), strict=True)]
+        remember(seen, prompts, THRESHOLD)
+    store.set_settings({MARK: mark(context, store.arrivals(MARK).people, rows)})
+
+
+def multiply(source: Path, path: Path, count: int) -> None:
+    """A store of `count` examples: those of another store, and copies with a third of their words more."""
+    examples = Store(source).current_examples()
+    rng = random.Random(3)
+    vocabulary = sorted({word for e in examples for word in e.input.split() if word.isalpha()})
+    store = Store(path)
+    with store.writing():
+        for number in range(count):
+            one = examples[number % len(examples)]
+            if number >= len(examples):
+                text = one.input.split()
+                for _ in range(3 + len(text) // 3):
+                    text.insert(rng.randrange(len(text) + 1), rng.choice(vocabulary))
+                prompt = (*one.prompt[:-1], Message(role="user", content=" ".join(text)))
+                fields = {name: getattr(one, name) for name in Example.model_fields}
+                one = Example(**{**fields, "prompt": prompt, "item_id": f"{one.topic}:{one.generator}:{number}"})
+            store.add_item(PlanItem(topic=one.topic, generator=one.generator, index=10**6 + number, count=1), "done", [one])
+            if number % 20_000 == 0:
+                store.flush()
+
+
 def _publish(results: list[Result]) -> None:
     """Rows of the other part stay as they were."""
     path = RESULTS / "dedup.json"
@@ -295,4 +411,7 @@ def _publish(results: list[Result]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["growth"]:
+        growth(Path(sys.argv[2]), Path(sys.argv[3] if len(sys.argv) > 3 else "data/banking.duckdb"))
+    else:
+        main()

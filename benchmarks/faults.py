@@ -81,10 +81,22 @@ def main() -> None:
     label_field = "intent"
     misread = {e.id for e in sound if e.label is not None and e.answer is not None and e.answer.get(label_field) != e.label}
     results.append(
-        Result("misread by the teacher", len(misread) / len(sound), "share", *interval(len(misread), len(sound)), f"{len(sound)} examples without a planted fault")
+        Result(
+            "misread by the teacher",
+            len(misread) / len(sound),
+            "share",
+            *interval(len(misread), len(sound)),
+            f"{len(sound)} examples without a planted fault",
+        )
     )
     results.append(
-        Result("caught: misread", len(misread - accepted) / len(misread), "share", *interval(len(misread - accepted), len(misread)), f"{len(misread)} misread")
+        Result(
+            "caught: misread",
+            len(misread - accepted) / len(misread),
+            "share",
+            *interval(len(misread - accepted), len(misread)),
+            f"{len(misread)} misread",
+        )
     )
     clean = [e.id for e in sound if e.id not in misread]
     alarms = {

@@ -69,13 +69,13 @@ def _curate(store: Store, context: FilterContext, progress: Callable[[str], None
     if progress:
         progress("groups")
     groups = group_ids(examples)
-    store.set_settings({_MARK: ""})
+    store.set_settings({MARK: ""})
     store.replace_filter_verdicts(verdicts, groups)
     kept = _kept(examples, people, verdicts)
     with store.seen_texts() as seen:
         remember(seen, [Prompt.of(example) for example in examples if kept[example.id]], _threshold(context))
-    arrived = store.arrivals(_MARK)
-    store.set_settings({_MARK: _mark(context, arrived.people, arrived.judged)})
+    arrived = store.arrivals(MARK)
+    store.set_settings({MARK: mark(context, arrived.people, arrived.judged)})
     return _report(examples, people, verdicts, groups)
 
 
@@ -91,8 +91,8 @@ def _no_collector() -> Iterator[None]:
             gc.enable()
 
 
-# What a full curate leaves in the settings: what it decided by, and how many examples it had.
-_MARK = "curated"
+# The setting in which a curate leaves what it decided by, and how many examples it had.
+MARK = "curated"
 
 
 def curate_new(store: Store, context: FilterContext) -> CurateReport | None:
@@ -102,8 +102,8 @@ def curate_new(store: Store, context: FilterContext) -> CurateReport | None:
     changed since the last full `curate`: another recipe, taxonomy or evaluation set, a person's word, a plan without some of
     the old examples. Then only `curate` can tell.
     """
-    examples, judged, mark, people = store.arrivals(_MARK)
-    if mark != _mark(context, people, judged):
+    examples, judged, left, people = store.arrivals(MARK)
+    if left != mark(context, people, judged):
         return None
     if not examples:
         return _report([], {}, [], {})
@@ -124,7 +124,7 @@ def curate_new(store: Store, context: FilterContext) -> CurateReport | None:
                 verdicts.append(Verdict(example_id=prompt.example_id, by="filter:near_duplicate", keep=reason is None, reason=reason))
         groups = {example_id: arrivals.groups.get(example_id, example_id) for example_id in by_id}
         keep(seen, arrivals._replace(groups=groups), kept, verdicts)
-        seen.set(_MARK, _mark(context, people, judged + len(examples)))
+        seen.set(MARK, mark(context, people, judged + len(examples)))
     return _report(examples, {}, verdicts, groups)
 
 
@@ -132,7 +132,7 @@ def _threshold(context: FilterContext) -> float:
     return context.setting("near_duplicate", "threshold")
 
 
-def _mark(context: FilterContext, people: str, judged: int) -> str:
+def mark(context: FilterContext, people: str, judged: int) -> str:
     """All that verdicts depend on besides the examples themselves, and how many examples have verdicts."""
     settings = {name: {setting: context.setting(name, setting) for setting in values} for name, values in DEFAULTS.items()}
     ground = content_hash(
