@@ -1,11 +1,11 @@
-"""Near-duplicate search against exact truth, and its speed from text to committed rows: `python -m benchmarks.dedup` (about two minutes).
+"""Near-duplicate search against exact truth, and its speed from text to committed rows: `python benchmarks/dedup.py` (some minutes).
 
 Three kinds of text: short and long ones from a Zipf vocabulary, half of them edited copies of the others; and real ones, the
 docstrings of the packages installed here with planted edits. No setting was chosen on them. Truth is the Jaccard similarity of every
 pair, from a sparse matrix product over plain n-grams: it shares no code with the search but the tokeniser. Rates are CPU time on one
 core, batches of 10,000, opening and closing the file included; datasketch's bulk path runs in between on the same texts.
 
-`python -m benchmarks.dedup growth FOLDER [STORE]` adds 1,000 examples to 1,000,000 stored ones, and curates 100,000 that are made from those
+`python benchmarks/dedup.py growth FOLDER [STORE]` adds 1,000 examples to 1,000,000 stored ones, and curates 100,000 that are made from those
 of STORE (data/banking.duckdb, by `make datagen`). The stores take minutes to make and stay in FOLDER.
 Writes benchmarks/results/dedup.json, each part its own rows.
 """
@@ -28,10 +28,10 @@ from pathlib import Path
 import duckdb
 import numpy as np
 from datasketch import MinHash, MinHashLSH
+from results_file import RESULTS, Result, machine, publish
 from scipy.sparse import csr_matrix
 from scipy.stats import binomtest
 
-from benchmarks.results_file import RESULTS, Result, machine, publish
 from datagen.arrivals import Prompt, keep, meet, remember
 from datagen.cli import _filter_context, _open
 from datagen.curate import MARK, curate, curate_new, mark
