@@ -63,6 +63,7 @@ def test_a_data_set_from_taxonomy_to_export(recipe: Path, capsys: pytest.Capture
 
     curated = run_json(capsys, "curate", "--recipe", recipe)
     assert 100 < curated["accepted"] < curated["examples"]
+    assert run_json(capsys, "curate", "--new", "--recipe", recipe)["examples"] == 0
     summary = run_json(capsys, "report", "--recipe", recipe)
     assert summary["accepted"] == curated["accepted"]
     assert all(row["accepted"] for row in summary["generators"])
@@ -84,6 +85,10 @@ def test_a_data_set_from_taxonomy_to_export(recipe: Path, capsys: pytest.Capture
     assert (tmp_path / "data/small/README.md").exists()
     (row,) = run_json(capsys, "sql", "SELECT count(*) AS n, count(teacher) AS t, count(prompt_hash) AS p FROM lineage", "--recipe", recipe)
     assert row == {"n": exported, "t": exported, "p": exported}
+    assert run("curate", "--new", "--recipe", recipe) == 0
+    assert "people's words or the plan changed" in capsys.readouterr().err
+    assert run("curate", "--new", "--recipe", recipe) == 0
+    assert "0 new examples" in capsys.readouterr().out
     for verb in ("plan", "report", "curate"):
         assert run(verb, "--recipe", recipe) == 0
     assert "Why examples were dropped" in capsys.readouterr().out
