@@ -135,10 +135,13 @@ def _m003_money(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def _m004_seen_texts(con: duckdb.DuckDBPyConnection) -> None:
-    con.execute("CREATE TABLE seen_texts (number UINTEGER, example_id VARCHAR, pair BOOLEAN, text VARCHAR USING COMPRESSION uncompressed)")
+    con.execute(
+        "CREATE TABLE IF NOT EXISTS seen_texts (number UINTEGER, example_id VARCHAR, pair BOOLEAN, "
+        "text VARCHAR USING COMPRESSION uncompressed)"  # read one by one, and half the cost of a checkpoint
+    )
     con.execute("COMMENT ON TABLE seen_texts IS 'Prompts that curate kept, numbered as they came: what new ones are compared with.'")
     con.execute("COMMENT ON COLUMN seen_texts.pair IS 'Whether it is of a preference pair: pairs and plain examples are no twins.'")
-    con.execute("CREATE TABLE seen_bands (key UINTEGER, place UINTEGER)")
+    con.execute("CREATE TABLE IF NOT EXISTS seen_bands (key UINTEGER, place UINTEGER)")
     con.execute("COMMENT ON TABLE seen_bands IS 'MinHash band keys of seen_texts; place = 2 * number, + 1 for shingles of characters.'")
 
 
