@@ -290,6 +290,7 @@ def main() -> None:
             taken.append(time.process_time() - started)
         results.append(rate(f"decontaminate, {kind}", taken, BATCH, f"10,000 {kind} examples to verdicts, 1,000 exam rows; {where}"))
     _publish(results)
+    gc.unfreeze()  # DuckDB's bindings take what is frozen at the end for leaks
 
 
 def growth(folder: Path, source: Path) -> None:
