@@ -301,11 +301,12 @@ def growth(folder: Path, source: Path) -> None:
     if not path.exists():
         fill(path, context, rows)
     walls, seconds = [], []
+    copies = [f"{text} yet" for text in many_texts(100_000, seed=0)[:1000]]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for run in range(5):
         number = time.time_ns()
         texts = many_texts(1000, seed=number % 2**32)
-        texts[::5] = [f"{text} yet" for text in many_texts(100_000, seed=0)[run * 200 : run * 200 + 200]]
+        texts[::5] = copies[run * 200 : run * 200 + 200]
         store = Store(path)
         with store.writing():
             for position, text in enumerate(texts):
