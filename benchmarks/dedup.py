@@ -378,7 +378,8 @@ def fill(path: Path, context: FilterContext, rows: int) -> None:
             ids = [hashlib.md5(str(i).encode(), usedforsecurity=False).hexdigest() for i in range(start, start + 100_000)]
             prompts += [Prompt(example_id, False, text) for example_id, text in zip(ids, many_texts(100_000, start), strict=True)]
         remember(seen, prompts, THRESHOLD)
-    store.set_settings({MARK: mark(context, store.arrivals(MARK).people, rows)})
+    arrived = store.arrivals(MARK)
+    store.set_settings({MARK: mark(context, arrived.people, arrived.everything)})
 
 
 def multiply(source: Path, path: Path, count: int) -> None:

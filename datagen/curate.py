@@ -75,7 +75,7 @@ def _curate(store: Store, context: FilterContext, progress: Callable[[str], None
     with store.seen_texts() as seen:
         remember(seen, [Prompt.of(example) for example in examples if kept[example.id]], _threshold(context))
     arrived = store.arrivals(MARK)
-    store.set_settings({MARK: mark(context, arrived.people, arrived.judged)})
+    store.set_settings({MARK: mark(context, arrived.people, arrived.everything)})
     return _report(examples, people, verdicts, groups)
 
 
@@ -91,7 +91,7 @@ def _no_collector() -> Iterator[None]:
             gc.enable()
 
 
-# The setting in which a curate leaves what it decided by, and how many examples it had.
+# The setting in which a curate leaves what it decided by, and a checksum of the examples.
 MARK = "curated"
 
 
@@ -102,7 +102,7 @@ def curate_new(store: Store, context: FilterContext) -> CurateReport | None:
     changed since the last full `curate`: another recipe, taxonomy or evaluation set, a person's word, a plan without some of
     the old examples. Then only `curate` can tell.
     """
-    examples, judged, left, people = store.arrivals(MARK)
+    examples, judged, everything, left, people = store.arrivals(MARK)
     if left != mark(context, people, judged):
         return None
     if not examples:
@@ -124,7 +124,7 @@ def curate_new(store: Store, context: FilterContext) -> CurateReport | None:
                 verdicts.append(Verdict(example_id=prompt.example_id, by="filter:near_duplicate", keep=reason is None, reason=reason))
         groups = {example_id: arrivals.groups.get(example_id, example_id) for example_id in by_id}
         keep(seen, arrivals._replace(groups=groups), kept, verdicts)
-        seen.set(MARK, mark(context, people, judged + len(examples)))
+        seen.set(MARK, mark(context, people, everything))
     return _report(examples, {}, verdicts, groups)
 
 
@@ -132,8 +132,8 @@ def _threshold(context: FilterContext) -> float:
     return context.setting("near_duplicate", "threshold")
 
 
-def mark(context: FilterContext, people: str, judged: int) -> str:
-    """All that verdicts depend on besides the examples themselves, and how many examples have verdicts."""
+def mark(context: FilterContext, people: str, judged: str) -> str:
+    """All that verdicts depend on besides the examples themselves, and which examples have verdicts."""
     settings = {name: {setting: context.setting(name, setting) for setting in values} for name, values in DEFAULTS.items()}
     ground = content_hash(
         [

@@ -169,14 +169,16 @@ class Outcome(NamedTuple):
 class Arrived(NamedTuple):
     """What came since all were judged.
 
-    examples   current ones that were not judged, by id
-    judged     how many current ones were
-    mark       the setting that was asked for
-    people     how many verdicts people gave, and when the last one
+    examples    current ones that were not judged, by id
+    judged      how many current ones were, and a checksum of them
+    everything  the same of all current ones
+    mark        the setting that was asked for
+    people      how many verdicts people gave, and when the last one
     """
 
     examples: list[Example]
-    judged: int
+    judged: str
+    everything: str
     mark: str | None
     people: str
 
@@ -453,9 +455,11 @@ class Store:
     def arrivals(self, mark: str) -> Arrived:
         """What came since all were judged, in one look: current examples that no `curate` has put into a group, by id."""
         with self._connect(read_only=True) as con:
-            ((current, new),) = con.execute(
-                "SELECT count(*), list(e.id) FILTER (g.example_id IS NULL) "
-                "FROM current_examples e LEFT JOIN groups g ON g.example_id = e.id"
+            # what an id does not cover and filters read: an example that was judged again has its id and other scores
+            ((current, new, judged, everything),) = con.execute(
+                "SELECT count(*), list(e.id) FILTER (g.example_id IS NULL), bit_xor(state) FILTER (g.example_id IS NOT NULL), bit_xor(state) "
+                "FROM (SELECT id, hash(id, label, kind, scores::VARCHAR) AS state FROM current_examples) e "
+                "LEFT JOIN groups g ON g.example_id = e.id"
             ).fetchall()
             new = new or []
             rows = _rows(con.execute("SELECT * FROM examples WHERE id IN (SELECT unnest(?)) ORDER BY id", [new])) if new else []
@@ -464,7 +468,9 @@ class Store:
                 "WHERE starts_with(decided_by, 'human:')",
                 [mark],
             ).fetchall()
-        return Arrived([_example(row) for row in rows], current - len(new), marks, f"{words} until {last}")
+        return Arrived(
+            [_example(row) for row in rows], f"{current - len(new)}/{judged}", f"{current}/{everything}", marks, f"{words}/{last}"
+        )
 
     def accepted_examples(self) -> list[Example]:
         """The examples that are fit for training, by id."""

@@ -195,7 +195,7 @@ def test_new_examples_are_not_judged_alone_when_the_ground_has_changed(bank_stor
     assert curate_new(store, bank_context) is not None
     assert curate_new(store, replace(bank_context, evaluation_sets=(exam(LONG),))) is None
     assert curate_new(store, replace(bank_context, settings={"near_duplicate": {"threshold": 0.9}})) is None
-    store.set_plan([])
+    store.set_plan([], {})
     assert curate_new(store, bank_context) is None
 
 
@@ -205,3 +205,11 @@ def test_a_persons_word_makes_a_full_curate_necessary(bank_store, bank_example, 
     curate(store, bank_context)
     store.add_verdicts([Verdict(example_id=example.id, by="human:ana", keep=False, reason="review: odd")])
     assert curate_new(store, bank_context) is None
+
+
+def test_an_example_that_was_scored_again_makes_a_full_curate_necessary(bank_store, bank_example, bank_context):
+    store = bank_store([bank_example(LONG, scores={"judge_answer": 5.0})])
+    curate(store, bank_context)
+    bank_store([bank_example(LONG, scores={"judge_answer": 2.0})])
+    assert curate_new(store, bank_context) is None
+    assert curate(store, bank_context).accepted == 0
