@@ -457,7 +457,8 @@ class Store:
         with self._connect(read_only=True) as con:
             # what an id does not cover and filters read: an example that was judged again has its id and other scores
             ((current, new, judged, everything),) = con.execute(
-                "SELECT count(*), list(e.id) FILTER (g.example_id IS NULL), bit_xor(state) FILTER (g.example_id IS NOT NULL), bit_xor(state) "
+                "SELECT count(*), list(e.id) FILTER (g.example_id IS NULL), bit_xor(state) FILTER (g.example_id IS NOT NULL), "
+                "bit_xor(state) "
                 "FROM (SELECT id, hash(id, label, kind, scores::VARCHAR) AS state FROM current_examples) e "
                 "LEFT JOIN groups g ON g.example_id = e.id"
             ).fetchall()
