@@ -585,7 +585,7 @@ def test_roles_with_different_models_have_batches_of_their_own_and_others_go_liv
     weak = f'  weak: {{model: anthropic/claude-haiku-4-5, max_tokens: 200, params: {{api_base: "{provider_server.url}"}}}}'
     judge = (
         f"  judge: {{model: hosted_vllm/local, max_tokens: 200, price: {{input_per_million: 0, output_per_million: 0}},"
-        f' params: {{api_base: "{provider_server.url}/v1", api_key: sk-batch-test}}}}'
+        f' params: {{api_base: "{provider_server.url}/v1", api_key: "${{OPENAI_API_KEY}}"}}}}'
     )
     before = len(provider_server.live)
     assert run([*shop_run("openai", more=f"{weak}\n{judge}"), "--batch"]) == 0
