@@ -26,6 +26,7 @@ help: ## Print this help
 	@echo "  RECIPE=recipes/banking.yaml  the experiment        TEACHER=openai/gpt-4o  another teacher    SCALE=0.1  a tenth of the mix"
 	@echo "  STUDENT=Qwen/Qwen2.5-3B-Instruct  another student  DATA=data/banking      another data set   OUT=runs/x a run's folder"
 	@echo "  TERMS=\"why we may\"  your decision that a teacher's outputs may train a model (docs/teachers.md)"
+	@echo "  BATCH=1  ask through the provider's batch API, at half the price"
 
 $(V)/.base: pyproject.toml requirements.lock
 	@echo "Making the environment in $(V) (a minute)"
@@ -51,7 +52,7 @@ plan: $(V)/.base ## Show the plan: cells, counts, calls, cost
 	@$(DATAGEN) plan $(ARGS_DATAGEN)
 
 datagen: $(V)/.base ## Generate, curate and export a data set (with the offline teacher unless the recipe says otherwise)
-	@code=0; $(DATAGEN) generate $(ARGS_DATAGEN) $(ARGS_TERMS) || code=$$?; test $$code -le 1; \
+	@code=0; $(DATAGEN) generate $(ARGS_DATAGEN) $(ARGS_TERMS) $(if $(BATCH),--batch) || code=$$?; test $$code -le 1; \
 	$(DATAGEN) curate $(ARGS_STORE); \
 	$(DATAGEN) export $(ARGS_DATAGEN) $(ARGS_TERMS); \
 	exit $$code  # 1: short of what was asked, and what there is was exported

@@ -5,7 +5,7 @@ wrong with it. A rerun finds both answers in the store and asks neither.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -19,6 +19,10 @@ from datagen.store import Store
 
 R = TypeVar("R")
 _SIMULATED = "offline/"
+
+
+class Deferred(Exception):
+    """The answer comes later, in a batch: the item does not end now and is walked again then."""
 
 
 class CompletesRequests(Protocol):
@@ -118,7 +122,7 @@ class Asker:
             await self._reserve(request, worst)
             self._in_flight += 1
             try:
-                response = _storable(await self._teacher.complete(request))
+                response = storable(await self._teacher.complete(request))
                 self.store.add_call(request, response)
             except BudgetError:
                 pass  # a try may have been billed and the next does not fit: wait for room like everyone, or end there
@@ -148,7 +152,7 @@ class Asker:
         self.store.reserve(request.id, worst, item_id=request.item_id, prompt=request.prompt, role=request.role, model=request.model)
 
 
-def _storable(response: Response) -> Response:
+def storable(response: Response) -> Response:
     """The response as text that a database can hold: half of a surrogate pair and NUL cannot be."""
     text = response.text
     if "\0" not in text and (text.isascii() or text.encode(errors="replace").decode() == text):
@@ -249,14 +253,36 @@ class Ask:
 
         outcomes = await asyncio.gather(*(one(index, text) for index, text in enumerate(inputs)), return_exceptions=True)
         results: list[R] = []
+        deferred: Deferred | None = None
         for index, outcome in enumerate(outcomes):
-            if isinstance(outcome, BaseException):
+            if isinstance(outcome, Deferred):
+                deferred = outcome  # what ends the run comes before it
+            elif isinstance(outcome, BaseException):
                 if not ends_an_item(outcome):
                     raise outcome
                 self.problems.append(problem(1, outcome, f"input {index}: {outcome}", purses[index][0]))
             elif outcome is not None:
                 results.append(outcome)
+        if deferred is not None:
+            raise deferred
         return results
+
+    async def together(self, *questions: Coroutine[Any, Any, R]) -> list[R]:
+        """The answers to questions that do not need one another, asked in order; in a batch all of them go at once."""
+        answers: list[R] = []
+        deferred: Deferred | None = None
+        try:
+            for question in questions:
+                try:
+                    answers.append(await question)
+                except Deferred as later:
+                    deferred = later
+        finally:
+            for question in questions:
+                question.close()  # those after one that failed are not asked
+        if deferred is not None:
+            raise deferred
+        return answers
 
     def short(self, inputs: int, reason: str, message: str) -> None:
         """Note that `inputs` fewer came than were asked for."""

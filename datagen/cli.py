@@ -1,6 +1,7 @@
 """The command line: one subcommand per verb. The only place that prints, asks or exits.
 
-Exit codes: 0 done; 1 done, but short of what was asked; 2 the user can mend it; 130 interrupted, nothing lost.
+Exit codes: 0 done; 1 done, but short of what was asked; 2 the user can mend it; 75 batches are pending, run again later;
+130 interrupted, nothing lost.
 """
 
 import asyncio
@@ -36,6 +37,8 @@ from datagen.taxonomy import Taxonomy, load_taxonomy
 from datagen.terms import TeacherTerms, describe_teachers, of_the_data, require_settled
 
 if TYPE_CHECKING:  # the store loads DuckDB, which --help can do without
+    from datagen.ask import CompletesRequests
+    from datagen.batch import BatchReport
     from datagen.store import Store
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__)
@@ -52,6 +55,9 @@ TermsOption = typer.Option(
     None, "--terms", help="Your decision that the teachers' outputs may train a model, in words; kept with the run and the data."
 )
 ScaleOption = typer.Option(1.0, "--scale", min=0.001, help="Multiply the recipe's mix.")
+
+
+PENDING = 75  # EX_TEMPFAIL of sysexits.h: not an error, try again later
 
 
 class Workspace(NamedTuple):
@@ -230,7 +236,10 @@ def _pilot(work: Workspace, items: list[PlanItem], per_generator: int, yes: bool
             raise ConfigError("--pilot pays for calls. Add --yes to agree without a terminal.")
         typer.confirm("Ask?", abort=True)
     with database.writing():
-        result = asyncio.run(_generate(work, items, database, teachers, "pilot", only=chosen, cap_usd=cap if most else settings.budget_usd))
+        _settle_batches(database, batch=False, drop=False)
+        result, _ = asyncio.run(
+            _generate(work, items, database, teachers, "pilot", only=chosen, cap_usd=cap if most else settings.budget_usd)
+        )
     if result.interrupted:
         raise KeyboardInterrupt
     talk.print(f"Pilot: {result.calls:,} calls made, {money(database.ledger.committed_usd - committed)}.")
@@ -243,8 +252,13 @@ QuietOption = typer.Option(False, "--quiet", help="No progress, only what matter
 def generate(
     recipe: Path = RecipeOption, store: Path | None = StoreOption, teacher: str | None = TeacherOption,
     scale: float = ScaleOption, terms: str | None = TermsOption, as_json: bool = JsonOption, quiet: bool = QuietOption,
+    batch: bool = typer.Option(False, "--batch", help="Ask through the provider's batch API: half the price, answers within a day."),
+    no_wait: bool = typer.Option(False, "--no-wait", help="With --batch: do what can be done now and exit, 75 while batches are pending."),
+    drop_batches: bool = typer.Option(False, "--drop-batches", help="Give up open batches: their requests are asked again."),
 ) -> None:  # fmt: skip
     """Run the plan: ask the teachers for what the store does not have yet."""
+    if no_wait and not batch:
+        raise ConfigError("--no-wait says how --batch runs. Add --batch, or leave it out.")
     work = _open(recipe, store, teacher=teacher, scale=scale)
     teachers = _settled(work, terms)
     items = _plan(work)
@@ -267,25 +281,31 @@ def generate(
     started = time.monotonic()
     ahead = None if simulated else _try_forecast(work, items)
     if ahead is not None:
-        talk.print(f"Forecast: {_told(ahead)}.")
+        by_batch = f"; by the batch API about {money(ahead.batch_usd)}, at its own time" if batch and ahead.batch_usd is not None else ""
+        talk.print(f"Forecast: {_told(ahead)}{by_batch}.")
     with database.writing():
-        result = asyncio.run(_generate(work, items, database, teachers, "generate", ahead=ahead, quiet=quiet))
+        _settle_batches(database, batch=batch, drop=drop_batches)
+        result, pending = asyncio.run(
+            _generate(work, items, database, teachers, "generate", ahead=ahead, quiet=quiet, batch=batch, wait=not no_wait)
+        )
     took = database.run_totals()
     if as_json:
         missing = [entry._asdict() for entry in result.missing]
-        _print_json({**result._asdict(), "missing": missing, "store": str(work.store_path), "cost_usd": took["cost_usd"],
-                     "maybe_billed_usd": database.ledger.unknown_usd})  # fmt: skip
+        _print_json({**result._asdict(), "missing": missing, "pending": pending, "store": str(work.store_path),
+                     "cost_usd": took["cost_usd"], "maybe_billed_usd": database.ledger.unknown_usd})  # fmt: skip
     else:
         out.print(
             f"{result.calls:,} calls made, {result.reused:,} answers found in the store, {result.new_examples:,} new examples; "
             f"items: {result.done} done, {result.empty} empty, {result.failed} failed."
         )
-    if ahead is not None:
+    if ahead is not None and not pending:
+        usd = ahead.batch_usd if batch and ahead.batch_usd is not None else ahead.usd.mean
         minutes = (time.monotonic() - started) / 60
         talk.print(
             f"Forecast against actual: calls {ahead.calls.mean:,.0f} / {result.calls:,}; tokens in {ahead.prompt_tokens.mean:,.0f} / "
             f"{took['prompt_tokens']:,}, out {ahead.completion_tokens.mean:,.0f} / {took['completion_tokens']:,}; "
-            f"{money(ahead.usd.mean)} / {money(took['cost_usd'])}; minutes {ahead.minutes.mean:.1f} / {minutes:.1f}."
+            f"{money(usd)} / {money(took['cost_usd'])}; minutes {'as the provider likes' if batch else f'{ahead.minutes.mean:.1f}'} / "
+            f"{minutes:.1f}."
         )
     unknown = database.ledger.unknown_usd
     if unknown:
@@ -295,9 +315,30 @@ def generate(
         )
     if result.interrupted:
         raise KeyboardInterrupt
+    if pending:
+        talk.print(f"{pending:,} requests are pending in batches. The same command goes on from here; answers come within 24 h.")
+        raise typer.Exit(PENDING)
     if result.stopped or result.failed or result.missing:
         talk.print(_short_of(result, sum(item.count for item in items)))
         raise typer.Exit(1)
+
+
+def _settle_batches(database: "Store", *, batch: bool, drop: bool) -> None:
+    """Nothing is asked live that a batch may answer: it would be paid twice. Raises ConfigError."""
+    waiting = database.batches("submitting", "open")
+    if drop:
+        for entry in waiting:
+            database.lose(entry.id, "BatchDropped", "given up by --drop-batches; the provider may charge for what it answered")
+            database.set_batch(entry.model_copy(update={"status": "lost", "error": "given up by --drop-batches"}))
+            talk.print(
+                f"Given up: batch {entry.provider_id or entry.id} of {entry.requests:,} requests to {entry.model}. Up to "
+                f"{money(entry.worst_usd)} may be billed for it and counts against the budget: python -m datagen costs --release"
+            )
+    elif waiting and not batch:
+        raise ConfigError(
+            f"{database.path}: {sum(entry.requests for entry in waiting):,} requests wait in batches and would be paid twice. "
+            "Add --batch to `generate` to collect them, or --drop-batches to give them up."
+        )
 
 
 def _try_forecast(work: Workspace, items: list[PlanItem]) -> Any:
@@ -349,8 +390,10 @@ def _teacher(work: Workspace, database: "Store") -> Any:
 async def _generate(
     work: Workspace, items: list[PlanItem], database: "Store", teachers: Sequence[TeacherTerms], command: str, *,
     ahead: Any = None, quiet: bool = False, only: list[PlanItem] | None = None, cap_usd: float | None = None,
-) -> Any:  # fmt: skip
+    batch: bool = False, wait: bool = True,
+) -> "BatchReport":  # fmt: skip
     from datagen.ask import Asker
+    from datagen.batch import BatchReport, BatchRun
     from datagen.generate import generate as run
     from datagen.prompts import check_prompts
 
@@ -358,10 +401,21 @@ async def _generate(
     started = datetime.now(UTC)
     variables = _variables(work)
     check_prompts(variables, items)
-    asker = Asker(
-        database, _teacher(work, database), settings.teachers.by_role(), variables, attempts=settings.attempts,
-        budget_usd=settings.budget_usd if cap_usd is None else cap_usd, concurrency=settings.concurrency,
-    )  # fmt: skip
+    teacher = _teacher(work, database)
+
+    def make_asker(answers: "CompletesRequests") -> Asker:
+        return Asker(
+            database, answers, settings.teachers.by_role(), variables, attempts=settings.attempts,
+            budget_usd=settings.budget_usd if cap_usd is None else cap_usd, concurrency=settings.concurrency,
+        )  # fmt: skip
+
+    asker = make_asker(teacher)  # with batches too: it refuses a budget that pays nothing
+    batches = None
+    if batch:
+        batches = BatchRun(
+            database, teacher, settings.teachers.by_role(), settings.batch, make_asker=make_asker,
+            say=lambda line: None if quiet else talk.print(line, markup=False),
+        )  # fmt: skip
     database.start_run(
         f"{started:%Y%m%dT%H%M%S}-{os.getpid()}",
         command,
@@ -371,12 +425,17 @@ async def _generate(
         ahead.as_json() if ahead is not None else None,
     )
     chosen = items if only is None else only
-    with _interruptible() as interrupt, _progress(chosen, asker, quiet) as ended:
+    with _interruptible() as interrupt:
         try:
-            result = await run(
-                chosen, asker, database, judged=settings.judge, concurrency=settings.concurrency, progress=ended, interrupt=interrupt,
-                plan=items,
-            )  # fmt: skip
+            if batches is not None:
+                report = await batches.run(items, judged=settings.judge, concurrency=settings.concurrency, wait=wait, interrupt=interrupt)
+            else:
+                with _progress(chosen, asker, quiet) as ended:
+                    result = await run(
+                        chosen, asker, database, judged=settings.judge, concurrency=settings.concurrency, progress=ended,
+                        interrupt=interrupt, plan=items,
+                    )  # fmt: skip
+                report = BatchReport(result, 0)
         except BaseException as error:
             database.end_run(
                 "interrupted" if isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)) else f"failed: {redact(str(error))}"
@@ -384,9 +443,10 @@ async def _generate(
             if isinstance(error, asyncio.CancelledError):
                 raise KeyboardInterrupt from error
             raise
+    result = report.report
     short = result.stopped or result.failed or result.missing
-    database.end_run("interrupted" if result.interrupted else "short" if short else "done")
-    return result
+    database.end_run("interrupted" if result.interrupted else "pending" if report.pending else "short" if short else "done")
+    return report
 
 
 @contextlib.contextmanager

@@ -136,6 +136,16 @@ class Export(Record):
     reasoning: Literal["none", "think", "plain"] = "none"
 
 
+class Batching(Record):
+    """How a run through a provider's batch API behaves (`generate --batch`)."""
+
+    enqueued_tokens: int | None = Field(
+        default=None, gt=0, description="input tokens of one model that may wait at the provider at once; its own limit when not given"
+    )
+    live_below: int = Field(default=20, ge=0, description="a last handful of fewer requests is asked live: not worth a day")
+    poll_s: float = Field(default=60.0, gt=0, description="seconds between looks at open batches; grows to ten times that")
+
+
 class Recipe(Record):
     """One experiment. `mix` counts the inputs asked for by generator; `per_call` how many of them one call writes."""
 
@@ -151,6 +161,7 @@ class Recipe(Record):
     retries: int = Field(default=6, ge=1, description="tries per call on errors that may pass")
     attempts: int = Field(default=4, ge=1, description="answers asked for before an unreadable one fails its input")
     budget_usd: float | None = Field(default=None, ge=0)
+    batch: Batching = Batching()
     seeds: SeedFile | None = None
     filters: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     evaluation_sets: tuple[EvaluationFile, ...] = ()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from datagen.ask import Ask, Asker, Problem, ends_an_item, problem
+from datagen.ask import Ask, Asker, Deferred, Problem, ends_an_item, problem
 from datagen.errors import BudgetError, ParseError, StoppedError, TeacherError
 from datagen.generators import GENERATORS
 from datagen.judge import judge
@@ -32,7 +32,10 @@ class Missing(NamedTuple):
 
 
 class GenerateReport(NamedTuple):
-    """What a run did. `stopped` says why it ended early, if it did; `missing` what it tried and did not get."""
+    """What a run did. `stopped` says why it ended early, if it did; `missing` what it tried and did not get.
+
+    `deferred` items wait for the answers of a batch.
+    """
 
     items: int
     done: int
@@ -45,6 +48,7 @@ class GenerateReport(NamedTuple):
     stopped: str | None
     missing: tuple[Missing, ...] = ()
     interrupted: bool = False
+    deferred: int = 0
 
 
 class _Outcome(NamedTuple):
@@ -63,12 +67,14 @@ async def run_item(item: PlanItem, asker: Asker, *, judged: bool) -> _Outcome:
     ask = Ask(asker, item)
     try:
         examples = await GENERATORS[item.generator](item, ask)
+        if judged and examples:
+            examples = await _judge_all(examples, ask)
+    except Deferred:
+        return _Outcome("deferred", [], [])
     except (ParseError, TeacherError) as error:
         if not ends_an_item(error):
             raise
         return _Outcome("failed", [], [problem(item.count, error, str(error), ask.cost_usd)])
-    if judged and examples:
-        examples = await _judge_all(examples, ask)
     different = sorted({e.id: e for e in examples}.values(), key=lambda e: e.id)
     if len(different) < len(examples):
         twice = len(examples) - len(different)
@@ -166,7 +172,7 @@ class _Run:
         self._asker, self._store, self._judged, self._progress = asker, store, judged, progress
         self._known = store.outcomes()
         self._last_flush = time.monotonic()
-        self.counts = {"done": 0, "empty": 0, "failed": 0}
+        self.counts = {"done": 0, "empty": 0, "failed": 0, "deferred": 0}
         self.new_examples = self.items_with_problems = 0
         self.problems: list[Problem] = []
         self.stop: BaseException | None = None
@@ -190,6 +196,8 @@ class _Run:
 
     def _take(self, item: PlanItem, outcome: _Outcome) -> None:
         self.counts[outcome.status] += 1
+        if outcome.status == "deferred":
+            return
         self.items_with_problems += bool(outcome.problems)
         self.problems += outcome.problems
         self._asker.examples += len(outcome.examples)

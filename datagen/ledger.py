@@ -76,9 +76,9 @@ class Ledger:
         self._close(key)
         self.spent_usd += usd
 
-    def lose(self, key: str) -> float:
-        """The call `key` gave no answer but may have been billed; returns what stays counted for it."""
-        usd = self._close(key)
+    def lose(self, key: str, usd: float = 0.0) -> float:
+        """The call `key` gave no answer but may have been billed: what was reserved, or else `usd`, stays counted; returns it."""
+        usd = self._close(key) or usd
         self.unknown_usd += usd
         return usd
 

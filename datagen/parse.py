@@ -5,7 +5,7 @@ Also the shape of `ask`, which generators are handed: asking and parsing are one
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -54,6 +54,9 @@ class Ask(Protocol):
 
     async def each(self, inputs: Sequence[str], work: Callable[[int, str], Awaitable[R | None]]) -> list[R]:
         """Work on every input; one that fails is noted and costs the others nothing."""
+
+    async def together(self, *questions: Coroutine[Any, Any, R]) -> list[R]:
+        """The answers to questions that do not need one another."""
 
     def short(self, inputs: int, reason: str, message: str) -> None:
         """Note that fewer inputs came than were asked for."""

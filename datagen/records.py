@@ -7,6 +7,7 @@ in every run. No local imports: everything else may know the records, they know 
 import hashlib
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any, Literal, Self
 
@@ -172,6 +173,26 @@ class Response(Record):
     cost_usd: float = 0.0
     latency_s: float = 0.0
     attempts: int = 1
+
+
+class Batch(Record):
+    """Requests that a provider answers together, at its own time and at a lower price.
+
+    status      submitting (it may or may not have arrived), open, collected, or ended without answers: cancelled, failed, lost
+    tokens      input tokens, estimated; `worst_usd` is the most that the batch can cost
+    """
+
+    id: str
+    provider: str
+    model: str
+    api_base: str | None = None
+    requests: int
+    tokens: int
+    worst_usd: float
+    status: Literal["submitting", "open", "collected", "cancelled", "failed", "lost"] = "submitting"
+    provider_id: str | None = None
+    error: str | None = None
+    submitted_at: datetime
 
 
 class Example(Record):

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from datagen.errors import StoreError
 from datagen.ledger import Ledger, may_be_billed
-from datagen.records import Example, PlanItem, Request, Response, Verdict, canonical_json, content_hash
+from datagen.records import Batch, Example, PlanItem, Request, Response, Verdict, canonical_json, content_hash
 
 _SCHEMA = Path(__file__).with_name("schema.sql")
 _TABLES, _VIEWS = _SCHEMA.read_text(encoding="utf-8").split("-- VIEWS\n")
@@ -81,11 +81,17 @@ _COLUMNS: dict[str, dict[str, Any]] = {
     },
     "groups": {"example_id": "VARCHAR", "group_id": "VARCHAR"},
     "schemas": {"id": "VARCHAR", "schema": "JSON"},
+    "batches": {
+        "id": "VARCHAR", "provider": "VARCHAR", "model": "VARCHAR", "api_base": "VARCHAR", "requests": "INTEGER",
+        "tokens": "BIGINT", "worst_usd": "DOUBLE", "status": "VARCHAR", "provider_id": "VARCHAR", "error": "VARCHAR",
+        "submitted_at": "TIMESTAMP", "run_id": "VARCHAR",
+    },
+    "batch_requests": {"id": "VARCHAR", "batch_id": "VARCHAR", "request_id": "VARCHAR", "request": "JSON"},
 }  # fmt: skip
 # a role that the recipe fills, by another model
 _NOT_OF = "json_extract_string($models, c.role) IS NOT NULL AND json_extract_string($models, c.role) <> c.model"
 # The newest line of an id is its state (an example that was judged again has new scores); a call's first line stays.
-_UPSERTED = ("items", "runs", "examples")
+_UPSERTED = ("items", "runs", "examples", "batches")
 # Rows without an id of their own, and the columns that tell one from another when a log is replayed that was taken in already
 _PLAIN = {
     "verdicts": ("example_id", "decided_by", "created_at"),
@@ -145,8 +151,28 @@ def _m004_seen_texts(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("COMMENT ON TABLE seen_bands IS 'MinHash band keys of seen_texts; place = 2 * number, + 1 for shingles of characters.'")
 
 
+def _m005_batches(con: duckdb.DuckDBPyConnection) -> None:
+    con.execute(
+        "CREATE TABLE IF NOT EXISTS batches (id VARCHAR, provider VARCHAR, model VARCHAR, api_base VARCHAR, requests INTEGER, "
+        "tokens BIGINT, worst_usd DOUBLE, status VARCHAR, provider_id VARCHAR, error VARCHAR, submitted_at TIMESTAMP, run_id VARCHAR)"
+    )
+    con.execute(
+        "COMMENT ON TABLE batches IS 'Batches at a provider: submitting (may have arrived or not), open, collected, cancelled, failed or "
+        "lost.'"
+    )
+    con.execute("COMMENT ON COLUMN batches.worst_usd IS 'The most that the batch can cost; reserved in sent until it is collected.'")
+    con.execute("CREATE TABLE IF NOT EXISTS batch_requests (id VARCHAR, batch_id VARCHAR, request_id VARCHAR, request JSON)")
+    con.execute("COMMENT ON TABLE batch_requests IS 'What each batch asks. An answer becomes a row of calls, a refusal one of failures.'")
+
+
 # Each entry takes a store from version n to n + 1. Paid data is migrated, never cleared.
-MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [_m001_tables, _m002_terms_of_runs, _m003_money, _m004_seen_texts]
+MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
+    _m001_tables,
+    _m002_terms_of_runs,
+    _m003_money,
+    _m004_seen_texts,
+    _m005_batches,
+]
 
 
 class _State(NamedTuple):
@@ -448,6 +474,42 @@ class Store:
             {"prompts": list(prompts), "models": json.dumps(models)},
         )
 
+    def batches(self, *statuses: str) -> list[Batch]:
+        """The batches of these statuses, oldest first."""
+        rows = self.query(
+            f"SELECT {', '.join(Batch.model_fields)} FROM batches WHERE list_contains(?, status) ORDER BY submitted_at, id",
+            [list(statuses)],
+        )
+        return [Batch(**{**row, "submitted_at": row["submitted_at"].replace(tzinfo=UTC)}) for row in rows]
+
+    def provider_ids(self) -> list[str]:
+        """The providers' names of all batches that were ever made here."""
+        return [row["provider_id"] for row in self.query("SELECT provider_id FROM batches WHERE provider_id IS NOT NULL")]
+
+    def batch_requests(self, batch_id: str) -> dict[str, Request]:
+        """What a batch asks, by request id."""
+        rows = self.query("SELECT request_id, request FROM batch_requests WHERE batch_id = ? ORDER BY id", [batch_id])
+        return {row["request_id"]: Request.model_validate_json(row["request"]) for row in rows}
+
+    def answered_of_batch(self, batch_id: str) -> frozenset[str]:
+        """The ids of a batch's requests that have an answer here, whoever gave it."""
+        rows = self.query("SELECT request_id FROM batch_requests WHERE batch_id = ? AND request_id IN (SELECT id FROM calls)", [batch_id])
+        return frozenset(row["request_id"] for row in rows)
+
+    def unanswered_in_batches(self) -> dict[str, str]:
+        """Requests that were sent in a batch and have no answer: id to `waiting`, or `settled` when the batch was collected."""
+        rows = self.query(
+            "SELECT request_id, bool_or(status IN ('submitting', 'open')) AS waiting FROM batch_requests r JOIN batches b "
+            "ON b.id = r.batch_id WHERE status IN ('submitting', 'open', 'collected') AND request_id NOT IN (SELECT id FROM calls) "
+            "GROUP BY request_id"
+        )
+        return {row["request_id"]: "waiting" if row["waiting"] else "settled" for row in rows}
+
+    def last_failures(self, error: str) -> dict[str, str]:
+        """The message of the last failure of this kind, by request id."""
+        rows = self.query("SELECT request_id, arg_max(message, created_at) AS message FROM failures WHERE error = ? GROUP BY ALL", [error])
+        return {row["request_id"]: row["message"] for row in rows}
+
     def current_examples(self) -> list[Example]:
         """The examples that the present plan stands for, by id."""
         return self._examples("current_examples")
@@ -704,8 +766,9 @@ class Store:
             self._append("schemas", {"id": self._schemas[text], "schema": schema})
         return self._schemas[text]
 
-    def add_failure(self, request: Request, error: str, message: str, *, billed: bool | None = None) -> None:
+    def add_failure(self, request: Request, error: str, message: str, *, billed: bool | None = None, worst_usd: float = 0.0) -> None:
         """Journal an attempt that got no answer. `billed`: whether the provider may charge for it; told from the error when not given.
+        `worst_usd`: the most that it can have cost, where nothing is reserved for the request by itself.
 
         What may have been billed stays counted at its worst case, and as much is reserved anew for the next try. Raises
         BudgetError when that does not fit any more.
@@ -714,6 +777,7 @@ class Store:
         known = self._sent.get(request.id)
         row = known or {
             "id": request.id, "item_id": request.item_id, "prompt": request.prompt, "role": request.role, "model": request.model,
+            "usd": worst_usd,
         }  # fmt: skip
         lost = may_be_billed(error, message) if billed is None else billed
         self._fail(row, error, message, billed=lost)
@@ -736,7 +800,7 @@ class Store:
         }  # fmt: skip
         self._append("failures", row)
         if billed:
-            self.ledger.lose(sent["id"])
+            self.ledger.lose(sent["id"], worst)
             self._sent.pop(sent["id"], None)
 
     def release_unknown(self) -> float:
@@ -747,6 +811,27 @@ class Store:
                 con.execute("UPDATE failures SET billed = 'released' WHERE billed = 'maybe'")
             freed, self.ledger.unknown_usd = self.ledger.unknown_usd, 0.0
         return freed
+
+    def add_batch(self, batch: Batch, requests: Iterable[Request]) -> None:
+        """Journal a batch with all that it asks, then reserve the most that it can cost; both before it is submitted.
+
+        In this order, a crash between the two leaves a batch that never arrived, and no money kept for nothing. Raises BudgetError.
+        """
+        for request in requests:
+            row = {
+                "id": f"{batch.id}/{request.id}",
+                "batch_id": batch.id,
+                "request_id": request.id,
+                "request": request.model_dump(mode="json"),
+            }
+            self._append("batch_requests", row)
+        self.set_batch(batch)
+        self.reserve(batch.id, batch.worst_usd, model=batch.model, lasting=True)
+
+    def set_batch(self, batch: Batch) -> None:
+        """Journal what a batch is now. It can be queried when this returns."""
+        self._append("batches", {**batch.model_dump(), "submitted_at": _stamp(batch.submitted_at), "run_id": self.run_id})
+        self.flush()
 
     def add_item(
         self, item: PlanItem, status: str, examples: Sequence[Example] = (), error: str | None = None, problems: Sequence[Row] = ()
@@ -931,4 +1016,8 @@ def _views_hash() -> str:
 
 
 def _now() -> str:
-    return datetime.now(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+    return _stamp(datetime.now(UTC))
+
+
+def _stamp(time: datetime) -> str:
+    return time.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")

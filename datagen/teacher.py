@@ -108,6 +108,13 @@ class _Line(NamedTuple):
     objects_only: bool
 
 
+class Asked(NamedTuple):
+    """A request in litellm's words: its messages, and the parameters beside them."""
+
+    messages: list[dict[str, Any]]
+    params: dict[str, Any]
+
+
 class Teacher:
     """The models of a recipe's roles behind one call. Use within one event loop.
 
@@ -210,6 +217,12 @@ class Teacher:
         line.breaker.note()
         return self._response(request, line, reply, size, now - place.sent_at, tries.total + 1)
 
+    def asked(self, request: Request) -> Asked:
+        """What a live call of the request asks, for who asks it otherwise."""
+        line = self._lines[request.role]
+        extra = wire_schema.parameters(request.response_schema, line.schema, objects_only=line.objects_only)
+        return Asked(_marked_messages(request, _cached_from_tokens(line.config)), {**request.params, **extra})
+
     def _failed(self, request: Request, line: _Line, error: CallFailed, tries: "_Tries") -> None:
         """Report a failed try; raise what ends the call or the run. Returns where another try is due."""
         message = redact(error.message)
@@ -292,7 +305,7 @@ class _LitellmLane:
         try:
             answer = await litellm.acompletion(
                 model=request.model,
-                messages=self._messages(request),
+                messages=_marked_messages(request, self._cached_from),
                 timeout=self._config.timeout_s,
                 metadata={"request_id": request.id},
                 num_retries=0,
@@ -306,13 +319,14 @@ class _LitellmLane:
             raise failed from error
         return _reply(answer)
 
-    def _messages(self, request: Request) -> list[dict[str, Any]]:
-        messages: list[dict[str, Any]] = [message.model_dump() for message in request.messages]
-        first = messages[0]
-        if self._cached_from is not None and first["role"] == "system" and len(first["content"]) / 4 >= self._cached_from:
-            # Anthropic caches what it is asked to; written once at 1.25 times the price, read at a tenth of it
-            first["content"] = [{"type": "text", "text": first["content"], "cache_control": {"type": "ephemeral"}}]
-        return messages
+
+def _marked_messages(request: Request, cached_from: int | None) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = [message.model_dump() for message in request.messages]
+    first = messages[0]
+    if cached_from is not None and first["role"] == "system" and len(first["content"]) / 4 >= cached_from:
+        # Anthropic caches what it is asked to; written once at 1.25 times the price, read at a tenth of it
+        first["content"] = [{"type": "text", "text": first["content"], "cache_control": {"type": "ephemeral"}}]
+    return messages
 
 
 def _reply(answer: Any) -> Reply:

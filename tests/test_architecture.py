@@ -15,9 +15,9 @@ FLOORS = {
         {"records", "errors"},
         {"policy", "yaml_file", "secrets", "ledger"},
         {"taxonomy", "prompts", "parse", "config", "store", "filters", "offline", "pace", "prices", "wire_schema", "direct"},
-        {"teacher", "terms", "plan", "ask", "generators", "judge", "review", "arrivals"},
+        {"teacher", "batch_api", "terms", "plan", "ask", "generators", "judge", "review", "arrivals"},
         {"generate", "curate", "export", "report"},
-        {"forecast", "progress"},
+        {"forecast", "progress", "batch"},
         {"cli"},
         {"__main__"},
     ],
@@ -38,7 +38,7 @@ FLOORS = {
 
 OWNERS = {
     "duckdb": {"datagen/store.py"},
-    "litellm": {"datagen/teacher.py", "datagen/offline/__init__.py", "datagen/offline/provider.py"},
+    "litellm": {"datagen/teacher.py", "datagen/batch_api.py", "datagen/offline/__init__.py", "datagen/offline/provider.py"},
     "aiohttp": {"datagen/direct.py"},
     "tenacity": {"datagen/teacher.py"},
     "datasketch": {"datagen/filters/similarity.py"},

@@ -15,12 +15,14 @@ async def preference(item: PlanItem, ask: Ask) -> list[Example]:
     written = await ask("write_adversarial" if item.kind else "write_inputs", parse_strings)
 
     async def pair(index: int, text: str) -> Example:
-        chosen = await ask_task(ask, text, draw=f"{index}/chosen")
-        weak = await ask("answer", parse_text, role="weak", draw=f"{index}/rejected", input=text)
+        chosen, weak = await ask.together(
+            ask_task(ask, text, draw=f"{index}/chosen"),
+            ask("answer", parse_text, role="weak", draw=f"{index}/rejected", input=text),
+        )
         right = completion_text(chosen.value, ask.output_schema)
-        first = await ask("compare", parse_better, role="judge", draw=f"{index}/chosen first", input=text, first=right, second=weak.value)
-        second = await ask(
-            "compare", parse_better, role="judge", draw=f"{index}/rejected first", input=text, first=weak.value, second=right
+        first, second = await ask.together(
+            ask("compare", parse_better, role="judge", draw=f"{index}/chosen first", input=text, first=right, second=weak.value),
+            ask("compare", parse_better, role="judge", draw=f"{index}/rejected first", input=text, first=weak.value, second=right),
         )
         margin = (_POINTS[first.value] - _POINTS[second.value]) / 2
         calls = (written.call_id, weak.call_id, first.call_id, second.call_id, chosen.call_id)

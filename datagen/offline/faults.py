@@ -23,7 +23,7 @@ CALL_FAULTS = {
 MESSAGE_FAULTS = ("near_duplicate", "pii", "contaminated")
 TRANSPORT_FAULTS = ("rate_limited", "slow")
 WEAK_DEFAULTS = {
-    "confusable_intent": 0.2, "needless_refusal": 0.2, "missed_out_of_scope": 0.55, "invented_entity": 0.15, "invalid_json": 0.1,
+    "confusable_intent": 0.2, "needless_refusal": 0.05, "missed_out_of_scope": 0.55, "invented_entity": 0.15, "invalid_json": 0.1,
     "asks_pin": 0.15, "rambles": 0.15,
 }  # fmt: skip
 KNOWN = frozenset((*(kind for kinds in CALL_FAULTS.values() for kind in kinds), *MESSAGE_FAULTS, *TRANSPORT_FAULTS, "contaminated_from"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from datagen.ask import Ask, Asker
+from datagen.ask import Ask, Asker, Deferred
 from datagen.errors import BudgetError, ParseError, TeacherError
 from datagen.parse import parse_object
 from datagen.records import PlanItem, Request, content_hash
@@ -233,3 +233,21 @@ def test_an_input_that_fails_says_what_was_paid_for_it(make_asker: Callable[...,
     (problem,) = ask.problems
     assert (problem.inputs, problem.reason, problem.cost_usd) == (1, "not JSON", pytest.approx(0.04))
     assert ask.cost_usd == pytest.approx(0.06)
+
+
+def test_questions_that_do_not_need_one_another_are_all_asked_before_any_is_waited_for(make_asker: Callable[..., Asker]) -> None:
+    asked: list[str] = []
+
+    async def question(name: str, error: Exception | None = None) -> str:
+        asked.append(name)
+        if error:
+            raise error
+        return name
+
+    ask = Ask(make_asker(None), ITEM)
+    assert asyncio.run(ask.together(question("a"), question("b"))) == ["a", "b"]
+    with pytest.raises(Deferred):
+        asyncio.run(ask.together(question("c", Deferred()), question("d")))
+    with pytest.raises(ParseError):
+        asyncio.run(ask.together(question("e", ParseError("no")), question("f")))
+    assert asked == ["a", "b", "c", "d", "e"]

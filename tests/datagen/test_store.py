@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -10,7 +11,7 @@ import pytest
 
 from datagen import store as store_module
 from datagen.errors import StoreError
-from datagen.records import Example, Message, PlanItem, Request, Response, Verdict
+from datagen.records import Batch, Example, Message, PlanItem, Request, Response, Verdict
 from datagen.store import MIGRATIONS, Store
 
 
@@ -344,3 +345,24 @@ def test_a_log_that_was_taken_in_before_the_crash_is_not_taken_in_twice(store: S
         data = store.log_path.read_bytes()
     store.log_path.write_bytes(data)  # killed between the commit and the emptying of the log
     assert len(Store(store.path).query("FROM failures")) == 1
+
+
+def test_a_store_from_before_batches_gets_room_for_batches_and_keeps_its_rows(store: Store) -> None:
+    examples = fill(store, 2)
+    with duckdb.connect(str(store.path)) as con:
+        con.execute("DROP TABLE batches")
+        con.execute("DROP TABLE batch_requests")
+        con.execute("UPDATE settings SET value = '3' WHERE name = 'version'")
+    again = Store(store.path)
+    assert [example.id for example in again.current_examples()] == [example.id for example in examples]
+    assert again.batches("open") == []
+    batch = Batch(id="b", provider="openai", model="m", requests=1, tokens=1, worst_usd=0.5, submitted_at=datetime.now(UTC))
+    with again.writing():
+        again.add_batch(batch, [make_request(99)])
+    assert again.batches("submitting") == [batch]
+    assert again.batch_requests("b") == {make_request(99).id: make_request(99)}
+    assert again.unanswered_in_batches() == {make_request(99).id: "waiting"}
+    assert (again.ledger.open_usd, Store(store.path).ledger.open_usd) == (0.5, 0.5)  # beyond the process
+    with again.writing():
+        again.unsent("b")
+    assert Store(store.path).ledger.open_usd == 0
