@@ -14,11 +14,12 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 import typer
 from rich.console import Console
@@ -243,8 +244,11 @@ QuietOption = typer.Option(False, "--quiet", help="No progress, only what matter
 def generate(
     recipe: Path = RecipeOption, store: Path | None = StoreOption, teacher: str | None = TeacherOption,
     scale: float = ScaleOption, terms: str | None = TermsOption, as_json: bool = JsonOption, quiet: bool = QuietOption,
+    engine: Literal["process", "ray"] = typer.Option("process", "--engine", help="One process, or several by Ray."),
+    workers: int | None = typer.Option(None, "--workers", min=1, help="How many processes ask, with --engine ray; 2 when not given."),
 ) -> None:  # fmt: skip
     """Run the plan: ask the teachers for what the store does not have yet."""
+    actors = _actors(engine, workers)
     work = _open(recipe, store, teacher=teacher, scale=scale)
     teachers = _settled(work, terms)
     items = _plan(work)
@@ -269,7 +273,7 @@ def generate(
     if ahead is not None:
         talk.print(f"Forecast: {_told(ahead)}.")
     with database.writing():
-        result = asyncio.run(_generate(work, items, database, teachers, "generate", ahead=ahead, quiet=quiet))
+        result = asyncio.run(_generate(work, items, database, teachers, "generate", ahead=ahead, quiet=quiet, actors=actors))
     took = database.run_totals()
     if as_json:
         missing = [entry._asdict() for entry in result.missing]
@@ -298,6 +302,18 @@ def generate(
     if result.stopped or result.failed or result.missing:
         talk.print(_short_of(result, sum(item.count for item in items)))
         raise typer.Exit(1)
+
+
+def _actors(engine: str, workers: int | None) -> int:
+    """How many actors ask; 0 for this process alone. Raises ConfigError where Ray is asked for and is not there."""
+    if engine == "process":
+        if workers is not None:
+            raise ConfigError(f"--workers is {workers}, but one process asks. Add --engine ray.")
+        return 0
+    from datagen.ray_engine import require_ray
+
+    require_ray()
+    return workers or 2
 
 
 def _try_forecast(work: Workspace, items: list[PlanItem]) -> Any:
@@ -333,6 +349,11 @@ def _variables(work: Workspace) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _side_file(work: Workspace) -> Path:
+    """Where the simulated teacher writes down its faults."""
+    return work.store_path.with_suffix(".faults.jsonl")
+
+
 def _teacher(work: Workspace, database: "Store") -> Any:
     from datagen.teacher import Teacher
 
@@ -342,19 +363,21 @@ def _teacher(work: Workspace, database: "Store") -> Any:
         concurrency=settings.concurrency,
         retries=settings.retries,
         on_failure=database.add_failure,
-        side_file=work.store_path.with_suffix(".faults.jsonl"),
+        side_file=_side_file(work),
     )
 
 
 async def _generate(
     work: Workspace, items: list[PlanItem], database: "Store", teachers: Sequence[TeacherTerms], command: str, *,
     ahead: Any = None, quiet: bool = False, only: list[PlanItem] | None = None, cap_usd: float | None = None,
+    actors: int = 0,
 ) -> Any:  # fmt: skip
     from datagen.ask import Asker
-    from datagen.generate import generate as run
+    from datagen.generate import generate as in_this_process
     from datagen.prompts import check_prompts
 
     settings = work.loaded.recipe
+    run: Callable[..., Awaitable[Any]] = in_this_process
     started = datetime.now(UTC)
     variables = _variables(work)
     check_prompts(variables, items)
@@ -373,6 +396,13 @@ async def _generate(
     chosen = items if only is None else only
     with _interruptible() as interrupt, _progress(chosen, asker, quiet) as ended:
         try:
+            if actors:
+                from datagen import ray_engine
+
+                run = partial(
+                    ray_engine.generate, workers=actors, retries=settings.retries, side_file=_side_file(work),
+                    say=lambda line: talk.print(line, markup=False),
+                )  # fmt: skip
             result = await run(
                 chosen, asker, database, judged=settings.judge, concurrency=settings.concurrency, progress=ended, interrupt=interrupt,
                 plan=items,
