@@ -7,13 +7,14 @@ Ray is imported here alone, and only when it is asked for.
 """
 
 import asyncio
+import io
 import logging
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -168,9 +169,10 @@ def _cluster(ray: Any, workers: int) -> Iterator[Any]:
     try:
         ray.init(
             address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
-            object_store_memory=_STORE_MEMORY, _node_ip_address="127.0.0.1", _temp_dir=folder,
+            object_store_memory=_STORE_MEMORY, _temp_dir=folder,
         )  # fmt: skip
-        yield ray
+        with redirect_stdout(io.StringIO()):  # Ray prints there that a worker died, amid what --json prints
+            yield ray
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
@@ -305,7 +307,7 @@ class _Run:
         self._store.flush()
         worker.log.unlink()
         self._done["reused"] += worker.reused
-        self._done["examples"] += worker.examples
+        self._done["examples"] += max(worker.examples, sum(len(row["example_ids"]) for row in worker.rows))
         worker.reused = worker.examples = 0
 
     # -- while they run
