@@ -14,9 +14,10 @@ TRAIN := $(PY) -m train
 ARGS_STORE = --recipe $(RECIPE) $(if $(STORE),--store $(STORE))
 ARGS_DATAGEN = $(ARGS_STORE) $(if $(TEACHER),--teacher $(TEACHER)) $(if $(SCALE),--scale $(SCALE))
 ARGS_TERMS = $(if $(TERMS),--terms "$$TERMS")
+ARGS_WORKERS = $(if $(WORKERS),--engine ray --workers $(WORKERS))
 ARGS_TRAIN = --recipe $(RECIPE) $(if $(STUDENT),--student $(STUDENT)) $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
 
-.PHONY: help setup setup-train setup-dev plan datagen sql review report train evaluate check test test-slow bench lock clean
+.PHONY: help setup setup-train setup-ray setup-dev plan datagen sql review report train evaluate check test test-slow bench lock clean
 
 help: ## Print this help
 	@echo "Retort: from a domain's taxonomy to a small language model. Start with: make datagen, then make train"
@@ -27,6 +28,7 @@ help: ## Print this help
 	@echo "  STUDENT=Qwen/Qwen2.5-3B-Instruct  another student  DATA=data/banking      another data set   OUT=runs/x a run's folder"
 	@echo "  TERMS=\"why we may\"  your decision that a teacher's outputs may train a model (docs/teachers.md)"
 	@echo "  BATCH=1  ask through the provider's batch API, at half the price"
+	@echo "  WORKERS=4  ask by several processes, with Ray (docs/teachers.md)"
 
 $(V)/.base: pyproject.toml requirements.lock
 	@echo "Making the environment in $(V) (a minute)"
@@ -40,19 +42,25 @@ $(V)/.train: $(V)/.base constraints.txt
 	@$(PIP) -e '.[train]'
 	@touch $@
 
+$(V)/.ray: $(V)/.base constraints.txt
+	@echo "Adding Ray to $(V)"
+	@$(PIP) -e '.[ray]'
+	@touch $@
+
 $(V)/.dev: $(V)/.train
 	@$(PIP) -e '.[train,dev]'
 	@touch $@
 
 setup: $(V)/.base ## Make the environment for data generation (no torch)
 setup-train: $(V)/.train ## Add what training needs
+setup-ray: $(V)/.ray ## Add Ray, for data generation by several processes
 setup-dev: $(V)/.dev ## Add what checks and tests need
 
 plan: $(V)/.base ## Show the plan: cells, counts, calls, cost
 	@$(DATAGEN) plan $(ARGS_DATAGEN)
 
-datagen: $(V)/.base ## Generate, curate and export a data set (with the offline teacher unless the recipe says otherwise)
-	@code=0; $(DATAGEN) generate $(ARGS_DATAGEN) $(ARGS_TERMS) $(if $(BATCH),--batch) || code=$$?; test $$code -le 1; \
+datagen: $(V)/.base $(if $(WORKERS),$(V)/.ray) ## Generate, curate and export a data set (with the offline teacher unless the recipe says otherwise)
+	@code=0; $(DATAGEN) generate $(ARGS_DATAGEN) $(ARGS_TERMS) $(ARGS_WORKERS) $(if $(BATCH),--batch) || code=$$?; test $$code -le 1; \
 	$(DATAGEN) curate $(ARGS_STORE); \
 	$(DATAGEN) export $(ARGS_DATAGEN) $(ARGS_TERMS); \
 	exit $$code  # 1: short of what was asked, and what there is was exported

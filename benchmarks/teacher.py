@@ -10,6 +10,7 @@ measured three times; the value is the median, the interval the smallest and the
 import asyncio
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -223,8 +224,69 @@ def budget() -> list[Result]:
     return [result("budget: the server's bill", [billed_usd(run.server) for run in runs], "USD", where)]
 
 
+RAY_RECIPE = """
+name: ray
+taxonomy: {root}/taxonomies/banking_support.yaml
+teachers: {{teacher: {{model: offline/banking}}}}
+mix: {{topic: 5000}}
+judge: false
+"""
+
+
+def ray() -> list[Result]:
+    """5,000 rows of the offline teacher by one process and by two Ray actors, one of which is killed midway. Measured once."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "ray.yaml").write_text(RAY_RECIPE.format(root=HERE.parent))
+        took, rows = {}, {}
+        for store, options in (("one", []), ("two", ["--engine", "ray", "--workers", "2"])):
+            command = [
+                sys.executable,
+                "-m",
+                "datagen",
+                "generate",
+                "--recipe",
+                "ray.yaml",
+                "--store",
+                f"{store}.duckdb",
+                "--json",
+                *options,
+            ]
+            environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+            started, killed = time.perf_counter(), not options
+            process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            while process.poll() is None and not killed:
+                time.sleep(0.1)
+                if sum(log.read_bytes().count(b'["calls"') for log in Path(folder).glob("two.worker-*.log")) >= 2500:
+                    os.kill(_an_actor(), signal.SIGKILL)
+                    killed = True
+            report = json.loads(process.communicate()[0])
+            took[store] = time.perf_counter() - started
+            query = "SELECT id, text FROM calls UNION ALL SELECT id, completion FROM examples ORDER BY ALL"
+            asked = [*command[:3], "sql", query, "--store", f"{store}.duckdb", "--json"]
+            rows[store] = json.loads(subprocess.run(asked, cwd=folder, env=environment, capture_output=True, check=True).stdout)
+            made = report["new_examples"]
+    where = "6,250 calls to the offline teacher, 2 actors against 1 process, one actor killed at 2,500 answers; once"
+    different = {(row["id"], row["text"]) for row in rows["one"]} ^ {(row["id"], row["text"]) for row in rows["two"]}
+    return [
+        result("Ray: rows and calls that differ from one process", [len(different)], "rows", where),
+        result("Ray: rows made", [made], "rows", where),
+        result("Ray: calls stored twice", [len(rows["two"]) - len({row["id"] for row in rows["two"]})], "calls", where),
+        result("Ray: time over one process, Ray's start and the kill included", [took["two"] / took["one"]], "x", where),
+    ]
+
+
+def _an_actor() -> int:
+    """The process of an actor."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (folder / "cmdline").read_bytes().startswith(b"ray::Lane"):
+                return int(folder.name)
+    raise SystemExit("no actor is running")
+
+
 BARS: dict[str, Callable[[], list[Result]]] = {
     "steady": steady, "litellm": litellm, "ceiling": ceiling, "limits": limits, "faults": faults, "budget": budget,
+    "ray": ray,
 }  # fmt: skip
 
 

@@ -85,11 +85,20 @@ class Asker:
         if budget_usd == 0:
             self._refuse_priced()
 
+    def _shortest_usd(self, role: str) -> float:
+        """The most that the shortest call to a role can cost."""
+        messages = (Message(role="user", content="How are you?"),)
+        model = self.roles[role].model
+        probe = Request(item_id="", prompt="", role=role, model=model, messages=messages, params=self.params[role], sample="")  # type: ignore[arg-type]
+        return self._teacher.worst_case_usd(probe)
+
+    def dearest_usd(self) -> float:
+        """What has to be left of a budget for a call to whichever role: less, and some call cannot be sent."""
+        return max(map(self._shortest_usd, self.roles))
+
     def _refuse_priced(self) -> None:
         for role, config in self.roles.items():
-            messages = (Message(role="user", content="How are you?"),)
-            probe = Request(item_id="", prompt="", role=role, model=config.model, messages=messages, params=self.params[role], sample="")  # type: ignore[arg-type]
-            if self._teacher.worst_case_usd(probe) > 0:
+            if self._shortest_usd(role) > 0:
                 raise ConfigError(
                     f"budget_usd is 0, so no call can be paid, and {config.model} (teachers.{role}) is paid by the token. "
                     "Raise budget_usd in the recipe, or name a model without a price."

@@ -15,11 +15,12 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 import typer
 from rich.console import Console
@@ -255,10 +256,15 @@ def generate(
     batch: bool = typer.Option(False, "--batch", help="Ask through the provider's batch API: half the price, answers within a day."),
     no_wait: bool = typer.Option(False, "--no-wait", help="With --batch: do what can be done now and exit, 75 while batches are pending."),
     drop_batches: bool = typer.Option(False, "--drop-batches", help="Give up open batches: their requests are asked again."),
+    engine: Literal["process", "ray"] = typer.Option("process", "--engine", help="One process, or several by Ray."),
+    workers: int | None = typer.Option(None, "--workers", min=1, help="How many processes ask, with --engine ray; 2 when not given."),
 ) -> None:  # fmt: skip
     """Run the plan: ask the teachers for what the store does not have yet."""
     if no_wait and not batch:
         raise ConfigError("--no-wait says how --batch runs. Add --batch, or leave it out.")
+    actors = _actors(engine, workers)
+    if actors and batch:
+        raise ConfigError("--engine ray asks live, and --batch does not. Leave one of them out.")
     work = _open(recipe, store, teacher=teacher, scale=scale)
     teachers = _settled(work, terms)
     items = _plan(work)
@@ -286,7 +292,7 @@ def generate(
     with database.writing():
         _settle_batches(database, batch=batch, drop=drop_batches)
         result, pending = asyncio.run(
-            _generate(work, items, database, teachers, "generate", ahead=ahead, quiet=quiet, batch=batch, wait=not no_wait)
+            _generate(work, items, database, teachers, "generate", ahead=ahead, quiet=quiet, batch=batch, wait=not no_wait, actors=actors)
         )
     took = database.run_totals()
     if as_json:
@@ -341,6 +347,18 @@ def _settle_batches(database: "Store", *, batch: bool, drop: bool) -> None:
         )
 
 
+def _actors(engine: str, workers: int | None) -> int:
+    """How many actors ask; 0 for this process alone. Raises ConfigError where Ray is asked for and is not there."""
+    if engine == "process":
+        if workers is not None:
+            raise ConfigError(f"--workers is {workers}, but one process asks. Add --engine ray.")
+        return 0
+    from datagen.ray_engine import require_ray
+
+    require_ray()
+    return workers or 2
+
+
 def _try_forecast(work: Workspace, items: list[PlanItem]) -> Any:
     """A forecast, or None for a model whose price only the teacher knows."""
     try:
@@ -374,6 +392,11 @@ def _variables(work: Workspace) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _side_file(work: Workspace) -> Path:
+    """Where the simulated teacher writes down its faults."""
+    return work.store_path.with_suffix(".faults.jsonl")
+
+
 def _teacher(work: Workspace, database: "Store") -> Any:
     from datagen.teacher import Teacher
 
@@ -383,21 +406,22 @@ def _teacher(work: Workspace, database: "Store") -> Any:
         concurrency=settings.concurrency,
         retries=settings.retries,
         on_failure=database.add_failure,
-        side_file=work.store_path.with_suffix(".faults.jsonl"),
+        side_file=_side_file(work),
     )
 
 
 async def _generate(
     work: Workspace, items: list[PlanItem], database: "Store", teachers: Sequence[TeacherTerms], command: str, *,
     ahead: Any = None, quiet: bool = False, only: list[PlanItem] | None = None, cap_usd: float | None = None,
-    batch: bool = False, wait: bool = True,
+    batch: bool = False, wait: bool = True, actors: int = 0,
 ) -> "BatchReport":  # fmt: skip
     from datagen.ask import Asker
     from datagen.batch import BatchReport, BatchRun
-    from datagen.generate import generate as run
+    from datagen.generate import generate as in_this_process
     from datagen.prompts import check_prompts
 
     settings = work.loaded.recipe
+    run: Callable[..., Awaitable[Any]] = in_this_process
     started = datetime.now(UTC)
     variables = _variables(work)
     check_prompts(variables, items)
@@ -430,6 +454,13 @@ async def _generate(
             if batches is not None:
                 report = await batches.run(items, judged=settings.judge, concurrency=settings.concurrency, wait=wait, interrupt=interrupt)
             else:
+                if actors:
+                    from datagen import ray_engine
+
+                    run = partial(
+                        ray_engine.generate, workers=actors, retries=settings.retries, side_file=_side_file(work),
+                        say=lambda line: talk.print(line, markup=False),
+                    )  # fmt: skip
                 with _progress(chosen, asker, quiet) as ended:
                     result = await run(
                         chosen, asker, database, judged=settings.judge, concurrency=settings.concurrency, progress=ended,

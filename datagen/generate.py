@@ -18,7 +18,7 @@ from datagen.store import Store
 
 _FLUSH_EVERY_S = 2.0
 _FLUSH_ROWS = 10_000
-_DRAIN_S = 5.0
+DRAIN_S = 5.0
 
 Progress = Callable[[PlanItem, str], None]  # an item, and how it ended
 
@@ -93,7 +93,8 @@ async def _judge_all(examples: Sequence[Example], ask: Ask) -> list[Example]:
     return await ask.each([example.input for example in examples], judged)
 
 
-def _by_reason(problems: Sequence[Problem]) -> tuple[Missing, ...]:
+def by_reason(problems: Sequence[Problem]) -> tuple[Missing, ...]:
+    """The problems summed by their reasons, the largest first."""
     sums: dict[str, tuple[int, float]] = {}
     for entry in problems:
         inputs, usd = sums.get(entry.reason, (0, 0.0))
@@ -139,7 +140,7 @@ async def generate(
         new_examples=run.new_examples,
         problems=run.items_with_problems,
         stopped=str(stop) if stop else None,
-        missing=_by_reason(run.problems),
+        missing=by_reason(run.problems),
         interrupted=asker.stopped,
         **run.counts,
     )
@@ -153,7 +154,7 @@ async def _all_of(workers: Sequence["asyncio.Task[None]"], asker: Asker, interru
         await asyncio.wait([watch, together], return_when=asyncio.FIRST_COMPLETED)
         if not together.done():
             asker.stop()
-            await asyncio.wait([together], timeout=_DRAIN_S)
+            await asyncio.wait([together], timeout=DRAIN_S)
         if not together.done():
             for task in workers:
                 task.cancel()

@@ -5,10 +5,12 @@ in one transaction every few seconds. The file is never held open, so that peopl
 that is found at start is replayed: nothing that was answered is lost by a crash.
 A call that costs money is written down before it is sent: one that a killed process left unanswered may have been billed, and stays
 counted at its worst case.
+Several processes may work for one store: each writes a log of its own (`WorkerLog`), which the one that holds the store takes in.
 DuckDB is imported here alone; others ask through `query` and the views.
 """
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -175,6 +177,9 @@ MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
 ]
 
 
+_WORKER = "worker-"  # how the reservation and the log of a worker are named
+
+
 class _State(NamedTuple):
     """What a store's file holds when it is opened: whether it is of this version, calls in flight, money."""
 
@@ -190,6 +195,15 @@ class Outcome(NamedTuple):
     status: str
     error: str | None
     examples: dict[str, tuple[dict[str, float], list[str]]]
+
+
+class TakenIn(NamedTuple):
+    """What a worker's log said: where its next line begins, what it spent or may have spent, its answers and the items that ended."""
+
+    offset: int
+    usd: float
+    calls: int
+    items: list[Row]
 
 
 class Arrived(NamedTuple):
@@ -309,16 +323,7 @@ class Store:
     """One recipe's store. Opening it makes or migrates the file and replays a log that a crash left."""
 
     def __init__(self, path: Path, *, lock_wait_s: float = 60.0) -> None:
-        self.path = path
-        self.log_path = path.with_suffix(".log")
-        self.run_id = ""
-        self._lock_wait_s = lock_wait_s
-        self._pending: dict[str, list[_Line]] = {}
-        self._sent: dict[str, Row] = {}
-        self._log: int | None = None
-        self._schemas: dict[str, str] = {}
-        self.ledger = Ledger()
-        self.failures: Counter[str] = Counter()
+        self._begin(path, path.with_suffix(".log"), lock_wait_s)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -333,6 +338,18 @@ class Store:
                 pass
         else:
             self._set_ledger(state)
+
+    def _begin(self, path: Path, log_path: Path, lock_wait_s: float) -> None:
+        self.path = path
+        self.log_path = log_path
+        self.run_id = ""
+        self._lock_wait_s = lock_wait_s
+        self._pending: dict[str, list[_Line]] = {}
+        self._sent: dict[str, Row] = {}
+        self._log: int | None = None
+        self._schemas: dict[str, str] = {}
+        self.ledger = Ledger()
+        self.failures: Counter[str] = Counter()
 
     # -- connections
 
@@ -417,11 +434,12 @@ class Store:
             except duckdb.Error as error:
                 raise StoreError(f"{self.path}: {error}") from error
 
-    def answers(self) -> dict[str, Response]:
-        """Every stored answer by request id: what a rerun does not ask again."""
+    def answers(self, item_ids: Sequence[str] | None = None) -> dict[str, Response]:
+        """Every stored answer by request id, or those of some items: what a rerun does not ask again."""
         rows = self.query(
             "SELECT id AS request_id, text, reasoning, finish_reason, prompt_tokens, completion_tokens, cached_tokens, "
-            "cost_usd, latency_s, attempts FROM calls"
+            f"cost_usd, latency_s, attempts FROM calls{'' if item_ids is None else ' WHERE item_id IN (SELECT unnest(?))'}",
+            None if item_ids is None else [list(item_ids)],
         )
         return {row["request_id"]: Response.model_construct(**row) for row in rows}
 
@@ -592,7 +610,7 @@ class Store:
                 self._upgrade()
                 state = self._look()
             self._sent = state.sent
-            if self._has_log() or any(not row["lasting"] for row in state.sent.values()):
+            if self._has_log() or any(not row["lasting"] or id.startswith(_WORKER) for id, row in state.sent.items()):
                 self._replay()
                 state = self._look()
             self._set_ledger(state)
@@ -604,10 +622,10 @@ class Store:
         finally:
             self._unlock()
 
-    def _lock(self) -> bool:
+    def _lock(self, create: int = os.O_CREAT) -> bool:
         """Open the log and take its lock; False while another process has it."""
         try:
-            log = os.open(self.log_path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            log = os.open(self.log_path, os.O_RDWR | os.O_APPEND | create, 0o644)
         except OSError as error:
             raise StoreError(f"{self.log_path}: cannot be written ({error.strerror}). Choose another place by --store.") from error
         try:
@@ -624,29 +642,79 @@ class Store:
             self._log = None
 
     def _has_log(self) -> bool:
-        return self.log_path.exists() and self.log_path.stat().st_size > 0
+        return (self.log_path.exists() and self.log_path.stat().st_size > 0) or bool(self._worker_logs())
+
+    def _worker_logs(self) -> list[Path]:
+        return sorted(self.path.parent.glob(f"{glob.escape(self.path.stem)}.{_WORKER}*.log"))
 
     def _replay(self) -> None:
         """Take the lines that a killed process left; a torn last line was never acknowledged and is dropped.
 
         Calls that it had sent and that have no answer may have been billed: they become failures at their worst case.
         """
+        self._replay_own()
+        workers = self._worker_logs()
+        for log in workers:
+            self.close_worker(log)
+            self.take_in(log)
+        # their logs have said what they spent; what is left of their shares is free
+        self._sent = {id: row for id, row in self._sent.items() if not id.startswith(_WORKER)}
+        self.flush()
+        for log in workers:
+            log.unlink()
+
+    def _replay_own(self) -> None:
         data = self.log_path.read_bytes()
-        for number, line in enumerate(data.split(b"\n"), 1):
-            if not line.strip():
-                continue
-            try:
-                table, row = json.loads(line)
-                self._replay_row(table, row)
-            except (ValueError, TypeError, KeyError) as error:
-                if number <= data.count(b"\n"):
-                    raise StoreError(
-                        f"{self.log_path}:{number}: is damaged (not a torn last line). Move the line elsewhere and run again."
-                    ) from error
+        for table, row in _lines(self.log_path, data):
+            self._replay_row(table, row)
         if data and not data.endswith(b"\n"):
             os.ftruncate(self._require_log(), data.rfind(b"\n") + 1)
         self._lose("killed", "the process ended before its answer came")
-        self.flush()
+
+    # -- workers
+
+    def open_worker(self, number: int, share_usd: float | None) -> Path:
+        """A new log for a worker to write, and its share of the budget set aside until `close_worker`. Returns the log's path."""
+        log = self.path.with_name(f"{self.path.stem}.{_WORKER}{number}.log")
+        log.touch()
+        self.share_of(log, share_usd or 0.0)
+        return log
+
+    def share_of(self, log: Path, usd: float) -> None:
+        """Hold `usd` for what a worker has yet to spend, in the place of what was held."""
+        key = log.suffixes[-2].removeprefix(".")
+        self.unsent(key)
+        left = self.ledger.left_usd
+        self.reserve(key, usd if left is None else min(usd, left), lasting=True)
+
+    def close_worker(self, log: Path) -> None:
+        """End the books of a worker that is no more: what it sent and never got an answer to may have been billed. Its own log says so,
+        so that taking it in twice counts nothing twice. Raises StoreError while the worker is alive."""
+        with WorkerLog(log, run_id=self.run_id).writing():
+            pass
+
+    def take_in(self, log: Path, offset: int = 0) -> "TakenIn":
+        """Take over the whole lines of a worker's log from `offset` on, for the next flush; the account counts them at once."""
+        with log.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+        data = data[: data.rfind(b"\n") + 1]
+        usd, calls, items = 0.0, 0, []
+        for table, row in _lines(log, data):
+            if table in ("sent", "unsent"):
+                continue
+            if table == "calls":
+                calls += 1
+                self.ledger.spent_usd += row["cost_usd"]
+                usd += row["cost_usd"]
+            elif table == "failures":
+                self.failures[row["error"]] += 1
+                self.ledger.unknown_usd += row["worst_usd"]
+                usd += row["worst_usd"]
+            elif table == "items":
+                items.append(row)
+            self._pending.setdefault(table, []).append(_Line(row.get("id", ""), json.dumps(row, ensure_ascii=False)))
+        return TakenIn(offset + len(data), usd, calls, items)
 
     def _replay_row(self, table: str, row: Row) -> None:
         if table == "sent":
@@ -654,7 +722,6 @@ class Store:
         elif table == "unsent":
             self._sent.pop(row["id"], None)
         else:
-            _COLUMNS[table]  # a table that this version does not know is damage
             if table == "calls" or (table == "failures" and row.get("billed") == "maybe"):
                 self._sent.pop(row["id" if table == "calls" else "request_id"], None)
             self._pending.setdefault(table, []).append(_Line(row.get("id", ""), json.dumps(row, ensure_ascii=False)))
@@ -944,6 +1011,81 @@ class Store:
         self.flush()
         with self._connect(read_only=False) as con:
             con.execute("UPDATE runs SET finished = ?, status = ? WHERE id = ?", [_now(), status, self.run_id])
+
+
+class WorkerLog(Store):
+    """The log of one of several processes that work for a store, which alone takes it into DuckDB (`Store.take_in`).
+
+    It is written as the store's own log is, an answer before it counts. What the store knows is handed over: `answers` and `outcomes`
+    of the worker's items, and `spent_usd`, what of the budget is not the worker's to spend.
+    """
+
+    def __init__(
+        self,
+        log_path: Path,
+        *,
+        run_id: str = "",
+        answers: Mapping[str, Response] | None = None,
+        outcomes: Mapping[str, Outcome] | None = None,
+        spent_usd: float = 0.0,
+        wait_s: float = 30.0,
+    ) -> None:
+        self._begin(log_path, log_path, wait_s)
+        self.run_id = run_id
+        self._answers, self._outcomes = dict(answers or {}), dict(outcomes or {})
+        self.ledger.reset(spent_usd, 0.0, {})
+
+    def answers(self, item_ids: Sequence[str] | None = None) -> dict[str, Response]:
+        """The answers that were handed over."""
+        return self._answers
+
+    def outcomes(self) -> dict[str, Outcome]:
+        """How the worker's items ended in earlier runs."""
+        return self._outcomes
+
+    def set_plan(self, items: Sequence[PlanItem], models: Mapping[str, str]) -> None:
+        """Nothing: the store knows the plan."""
+
+    @contextmanager
+    def writing(self) -> Iterator[Self]:
+        """The right to write this log. Raises StoreError while another process has it, and when the store took the log away."""
+        deadline = time.monotonic() + self._lock_wait_s
+        while not self._lock(create=0):  # one that the store took away must not come back
+            if time.monotonic() >= deadline:
+                raise StoreError(f"{self.log_path}: a worker of an earlier run is still writing it. End that process and run again.")
+            time.sleep(0.05)
+        try:
+            if not os.fstat(self._require_log()).st_nlink:
+                raise StoreError(f"{self.log_path}: was taken in by another run while this worker began. Run again; nothing is lost.")
+            self._replay_own()
+            self._pending.clear()
+            try:
+                yield self
+            finally:
+                self._lose("ended", "the run ended before its answer came")
+        finally:
+            self._unlock()
+
+    def flush(self, wait_s: float | None = None) -> bool:
+        """Forget what is on disk already: the store takes it from there."""
+        self._pending.clear()
+        return True
+
+
+def _lines(path: Path, data: bytes) -> Iterator[tuple[str, Row]]:
+    """Table and row of each line of a log; a torn last line was never acknowledged. Raises StoreError for one that is damaged."""
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            table, row = json.loads(line)
+            known = isinstance(row, dict) and (table == "unsent" or table in _COLUMNS)
+        except (ValueError, TypeError):
+            known = False
+        if known:
+            yield table, row
+        elif number <= data.count(b"\n"):
+            raise StoreError(f"{path}:{number}: is damaged (not a torn last line). Move the line elsewhere and run again.")
 
 
 def _insert(con: duckdb.DuckDBPyConnection, table: str, lines: Sequence[_Line]) -> None:

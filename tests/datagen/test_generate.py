@@ -232,7 +232,7 @@ def test_an_interrupt_sends_nothing_more_and_lets_calls_in_flight_end(
 def test_what_does_not_come_back_in_five_seconds_is_given_up(
     items: list[PlanItem], make_asker: Make, scripted: Any, script: Any, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("datagen.generate._DRAIN_S", 0.05)
+    monkeypatch.setattr("datagen.generate.DRAIN_S", 0.05)
     teacher, interrupt = scripted(script, cost_usd=0.1), asyncio.Event()
 
     async def never(request: Request) -> Any:
