@@ -299,6 +299,7 @@ def trained(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
         "seed": 0,
         "task": TASK.model_dump(),
         "files": files,
+        "teachers": [{"role": "teacher", "model": "offline/toy", "simulated": True, "terms": {}, "settled": True}],
         "decontamination": {"passed": True, "sets": []},
     }
     (data / "manifest.json").write_text(json.dumps(manifest))
