@@ -36,7 +36,8 @@ LENGTH = 1.5
 SLACK = 20  # characters beside that: an answer of one word is not judged by another word
 ENOUGH = 20  # answers, for a mean length that says something
 # The task's metric on validation rows may fall this far below SFT's before the best point is kept instead: some two standard errors of a
-# paired difference on 300 rows. A tighter bound threw away runs that were no worse on test rows; the final table shows the cost with its interval.
+# paired difference on 300 rows. A tighter bound threw away runs that were no worse on test rows; the final table shows the cost with
+# its interval.
 TOLERANCE = 0.03
 
 
