@@ -162,7 +162,8 @@ def prepare(config: TrainConfig, manifest: Manifest) -> Prepared:
         held = read_general(config.general.path())
         if config.general.budget is not None:
             aside = take(held, min(config.evaluation.validation_rows, len(held) // 2), config.seed)
-            held = [row for row in held if row not in aside]
+            measured = {row.id for row in aside}
+            held = [row for row in held if row.id not in measured]
         if config.general.loss == "labels":
             rows, general = mix(rows, held, config.general.share, config.seed)
             held = []
@@ -175,10 +176,10 @@ def prepare(config: TrainConfig, manifest: Manifest) -> Prepared:
     tokenizer = student.tokenizer
     described = template.adapt(tokenizer, config.student)
     limit = min(config.max_length, context_of(student.model))
-    sources = [Source(row.id, row.prompt, row.completion or "") for row in rows]
+    sources = sources_of(rows)
     encoding = template.encode(tokenizer, described, sources, limit)
     proof = prove(tokenizer, described, sources, encoding.rows, model.stop_ids(student.model), seed=config.seed)
-    kept = template.encode(tokenizer, described, [Source(row.id, row.prompt, row.completion or "") for row in held], limit).rows
+    kept = template.encode(tokenizer, described, sources_of(held), limit).rows
     validation = []
     if manifest.count("sft/validation.parquet"):
         validation = take(read_rows(manifest.path("sft/validation.parquet")), config.evaluation.validation_rows, config.seed)
@@ -191,6 +192,11 @@ def prepare(config: TrainConfig, manifest: Manifest) -> Prepared:
         "validation_rows": len(validation),
     }
     return Prepared(student, encoding.rows, kept, aside, validation, {"student": config.student, **proof}, facts)
+
+
+def sources_of(rows: Sequence[Row]) -> list[Source]:
+    """The rows as the template renders them."""
+    return [Source(row.id, row.prompt, row.completion or "") for row in rows]
 
 
 def rows_of(batch: torch.Tensor, rows: Sequence[Encoded]) -> list[str]:
