@@ -35,7 +35,7 @@ from datagen.progress import Watch, between
 from datagen.records import EvaluationSet, Example, PlanItem, Task
 from datagen.secrets import redact
 from datagen.taxonomy import Taxonomy, load_taxonomy
-from datagen.terms import TeacherTerms, describe_teachers, of_the_data, require_settled
+from datagen.terms import TeacherTerms, describe, describe_teachers, of_the_data, require_settled
 
 if TYPE_CHECKING:  # the store loads DuckDB, which --help can do without
     from datagen.ask import CompletesRequests
@@ -163,6 +163,13 @@ def plan(
     out.print(f"{len(items)} items, about {calls:,} calls to {', '.join(f'{model} ({role})' for role, model in models.items())}.")
     if ahead is not None:
         _print_forecast(ahead, work)
+    for stands in {
+        t.model: t for t in describe_teachers(work.loaded.recipe.roles_asked(), work.loaded.recipe.terms, _decision(terms))
+    }.values():
+        if not stands.simulated:
+            decided = f"; decided by {stands.decision.by}: {stands.decision.decision}" if stands.decision else ""
+            refused = "" if stands.settled else " Not settled: a run is refused until the recipe's `terms` says why you may."
+            out.print(f"Terms of {stands.model}: {describe(stands.terms)}{decided}.{refused}", markup=False)
     budget = work.loaded.recipe.budget_usd
     out.print(f"Budget: {'none set' if budget is None else f'${budget}'}. Next: make datagen RECIPE={recipe}")
 

@@ -68,6 +68,11 @@ class ModelConfig(Record):
         return self
 
     @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The endpoints that the recipe names; none where the provider's own is meant."""
+        return self.api_bases or ((str(self.params["api_base"]),) if self.params.get("api_base") else ())
+
+    @property
     def open_params(self) -> dict[str, Any]:
         """`params` without keys: what is part of a request's id and may be stored."""
         return secrets.without(self.params)

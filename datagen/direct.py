@@ -10,8 +10,10 @@ import os
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Literal, NamedTuple
 from urllib.request import getproxies
+from weakref import WeakKeyDictionary
 
 import aiohttp
+import orjson
 from yarl import URL
 
 from datagen.config import ModelConfig
@@ -110,8 +112,8 @@ def speaks(model: str, params: Mapping[str, Any]) -> bool:
 def endpoints(model: str, config: ModelConfig, where: str) -> tuple[str, ...]:
     """The base URLs of a model that the direct lane asks. Raises ConfigError naming what is missing or wrong."""
     provider = PROVIDERS[model.partition("/")[0]]
-    given = config.api_bases or ([config.params["api_base"]] if config.params.get("api_base") else [])
-    bases = given or [base for base in [_first_set(provider.base_variables) or provider.base] if base]
+    given = config.endpoints
+    bases = list(given) or [base for base in [_first_set(provider.base_variables) or provider.base] if base]
     if not bases:
         raise ConfigError(
             f"{where}.model is {model!r}: nobody says where it is. Set {where}.api_bases: [http://host:8000/v1], "
@@ -154,14 +156,15 @@ class DirectLane:
         self._urls: dict[str, URL] = {}  # parsed once for each endpoint
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: aiohttp.ClientSession | None = None
-        self._held: AsyncGenerator[aiohttp.ClientSession, None] | None = None
 
     async def _open(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
         if self._session is None or self._loop is not loop:
-            # an async generator that is still open is closed by asyncio.run at its end, and the session with it
-            self._held = _session(self._headers, self._timeout)
-            self._loop, self._session = loop, await anext(self._held)
+            # an async generator that is still open is closed by asyncio.run at its end, and the session with it; one that nobody
+            # holds any more when its lane is gone would be closed too late
+            held = _session(self._headers, self._timeout)
+            _held.setdefault(loop, []).append(held)
+            self._loop, self._session = loop, await anext(held)
         return self._session
 
     async def call(self, request: Request, base: str, extra: Mapping[str, Any]) -> Reply:
@@ -180,7 +183,7 @@ class DirectLane:
         try:
             async with session.post(
                 url,
-                data=json.dumps(body, ensure_ascii=False).encode(errors="replace"),  # half a surrogate pair is no UTF-8
+                data=_encode(body),
                 allow_redirects=False,
             ) as response:
                 status, headers = response.status, response.headers
@@ -199,6 +202,9 @@ class DirectLane:
         if status != 200:
             raise failure(status, headers, data, _place(base))
         return read(data, headers)
+
+
+_held: WeakKeyDictionary[asyncio.AbstractEventLoop, list[AsyncGenerator[aiohttp.ClientSession, None]]] = WeakKeyDictionary()
 
 
 async def _session(headers: Mapping[str, str], timeout: aiohttp.ClientTimeout) -> AsyncGenerator[aiohttp.ClientSession, None]:
@@ -277,7 +283,7 @@ def read(data: bytes, headers: Mapping[str, str]) -> Reply:
     is journaled and billed like any other. Raises CallFailed (InvalidResponse) for a body that says neither.
     """
     try:
-        body = json.loads(data)
+        body = _decode(data)
     except ValueError as error:
         raise CallFailed("passing", "InvalidResponse", f"status 200, but the body is not JSON ({error}); {COST_UNKNOWN}") from error
     if not isinstance(body, dict):
@@ -311,6 +317,20 @@ def read(data: bytes, headers: Mapping[str, str]) -> Reply:
         usage_known=usage_known,
         headers=headers,
     )
+
+
+def _encode(body: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError:  # half of a surrogate pair, which is no UTF-8, or a number of more than 64 bits
+        return json.dumps(body, ensure_ascii=False).encode(errors="replace")
+
+
+def _decode(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:  # Python's reader takes more: half of a surrogate pair, NaN
+        return json.loads(data)
 
 
 def _shorten(value: object) -> str:

@@ -16,8 +16,8 @@ from datagen.judge import judge
 from datagen.records import Example, PlanItem
 from datagen.store import Store
 
-_FLUSH_EVERY_S = 2.0
-_FLUSH_ROWS = 10_000
+_FLUSH_EVERY_S = 5.0
+_FLUSH_ROWS = 50_000
 DRAIN_S = 5.0
 
 Progress = Callable[[PlanItem, str], None]  # an item, and how it ended

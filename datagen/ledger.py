@@ -120,7 +120,10 @@ _TOOL_TOKENS = 600  # what Anthropic adds to a request that carries a tool; othe
 
 def most_tokens(request: Request) -> int:
     """More input tokens than a request can have: one for every byte of UTF-8, the bound of byte-level BPE, and the template's own."""
-    total = _REQUEST_TOKENS + sum(len(message.content.encode()) + _MESSAGE_TOKENS for message in request.messages)
+    total = _REQUEST_TOKENS
+    for message in request.messages:
+        text = message.content
+        total += _MESSAGE_TOKENS + (len(text) if text.isascii() else len(text.encode(errors="replace")))
     if request.response_schema is not None:
         total += len(json.dumps(dict(request.response_schema))) + _TOOL_TOKENS
     return total

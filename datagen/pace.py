@@ -2,8 +2,9 @@
 
 A `Pace` is one endpoint's state. It is told the time, so that it can be tested without waiting. Concurrency follows additive
 increase and multiplicative decrease (Chiu and Jain 1989); before the first overload it grows with every answer, as TCP's slow start
-does (RFC 5681). Rates are token buckets, from the recipe or learned from the provider's headers. A `Pool` hands out the endpoints
-of one model in the order of asking; a `Breaker` says when a run cannot succeed.
+does (RFC 5681), and with the time that passes: answers take seconds, but who has too much says so at once. Rates are token buckets,
+from the recipe or learned from the provider's headers. A `Pool` hands out the endpoints of one model in the order of asking; a
+`Breaker` says when a run cannot succeed.
 """
 
 import asyncio
@@ -13,7 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
-_FIRST_PLACES = 32  # in flight before the first answer has come
+_FIRST_PLACES = 32  # in flight at once, before anything has come back
+_DOUBLED_EVERY_S = 0.1  # until an endpoint says that it is too much, or all places are open
 _DECREASE = 0.7
 _MARGIN = 0.97  # of a learned rate: the provider's clock is not ours
 _BURST_S = 1.0  # what a bucket holds: providers enforce their rates by the second or finer
@@ -99,6 +101,7 @@ class Pace:
         self._buckets = {name: Bucket(rate, now) for name, rate in self._limits.items()}
         self._seen: dict[str, str] = {}
         self._growing = True
+        self._first_sent_at: float | None = None
         self._last_cut = -math.inf
         self._aside = 0  # times in a row that nobody was there
         # token estimates: a prior of 4 characters a token, corrected by every bill
@@ -119,7 +122,9 @@ class Pace:
     def wait_s(self, now: float, size: Size) -> float:
         """Seconds until a call may be sent; infinite where only the end of another call makes a place."""
         if self.in_flight >= int(self.places):
-            return math.inf
+            opens_in = self._open_with_time(now)
+            if self.in_flight >= int(self.places):
+                return opens_in
         wait = max(0.0, self.closed_until - now)
         if self._buckets:
             amounts = _amounts(self.estimate(size))
@@ -127,8 +132,19 @@ class Pace:
                 wait = max(wait, bucket.wait_s(now, amounts[name]))
         return wait
 
+    def _open_with_time(self, now: float) -> float:
+        """Open the places that are due. Returns the seconds until the next one is; infinite where only an answer opens one."""
+        if not self._growing or self._first_sent_at is None or self.places >= self.ceiling:
+            return math.inf
+        due = _FIRST_PLACES * 2 ** min(32.0, (now - self._first_sent_at) / _DOUBLED_EVERY_S)
+        self.places = min(float(self.ceiling), max(self.places, due))
+        more = math.log2((int(self.places) + 1) / _FIRST_PLACES) * _DOUBLED_EVERY_S
+        return max(0.001, self._first_sent_at + more - now)
+
     def start(self, now: float, size: Size) -> Used:
         """A call is sent. Returns the estimate that was taken, for `settle`."""
+        if self._first_sent_at is None:
+            self._first_sent_at = now
         self.in_flight += 1
         self.sent += 1
         if not self._buckets:

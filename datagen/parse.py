@@ -6,14 +6,10 @@ Also the shape of `ask`, which generators are handed: asking and parsing are one
 import json
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError, best_match
-
 from datagen.errors import ParseError
-from datagen.records import canonical_json
+from datagen.json_schema import violation
 
 T = TypeVar("T")
 Parser = Callable[[str], T]
@@ -89,17 +85,9 @@ def parse_object(text: str) -> dict[str, Any]:
 
 def check_schema(value: object, schema: Mapping[str, Any]) -> None:
     """Raises ParseError, with where and how, when `value` breaks the JSON schema."""
-    validator = _validator(canonical_json(schema))
-    if validator.is_valid(value):
-        return
-    error: ValidationError | None = best_match(validator.iter_errors(value))
-    where = ".".join(str(part) for part in error.absolute_path) if error else ""
-    raise ParseError(f"schema: {where or '(top)'}: {error.message[:300] if error else 'not valid'}", "not of the task's schema")
-
-
-@lru_cache(maxsize=64)
-def _validator(schema: str) -> Draft202012Validator:
-    return Draft202012Validator(json.loads(schema))
+    found = violation(value, schema)
+    if found is not None:
+        raise ParseError(f"schema: {found}", "not of the task's schema")
 
 
 def parse_strings(text: str) -> list[str]:
@@ -151,7 +139,10 @@ def canonical(answer: Mapping[str, Any], schema: Mapping[str, Any] | None) -> st
     order = list((schema or {}).get("properties", {}))
     ordered = {name: answer[name] for name in order if name in answer}
     ordered.update({name: value for name, value in answer.items() if name not in ordered})
-    return json.dumps(ordered, ensure_ascii=False, separators=(",", ":"))
+    return _COMPACT.encode(ordered)
+
+
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def _shorten(text: str) -> str:

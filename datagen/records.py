@@ -53,7 +53,7 @@ def _message_json(role: str, content: str) -> str:
 _shared: dict[int, tuple[object, str]] = {}
 
 
-def _shared_json(value: Mapping[str, Any]) -> str:
+def shared_json(value: Mapping[str, Any]) -> str:
     """Canonical JSON of what all requests of a run have in common (params, a schema), written once for each object."""
     known = _shared.get(id(value))
     if known is None or known[0] is not value:
@@ -154,9 +154,9 @@ class Request(Record):
     @cached_property
     def id(self) -> str:
         """Hash of model, messages, params and sample, and of the response schema where there is one."""
-        parts = [canonical_json(self.model), self.messages_json, _shared_json(self.params), canonical_json(self.sample)]
+        parts = [canonical_json(self.model), self.messages_json, shared_json(self.params), canonical_json(self.sample)]
         if self.response_schema is not None:
-            parts.append(_shared_json(self.response_schema))
+            parts.append(shared_json(self.response_schema))
         return _hash(f"[{','.join(parts)}]")
 
 
@@ -223,16 +223,10 @@ class Example(Record):
     @cached_property
     def id(self) -> str:
         """Hash of what a student would learn from, within its item."""
-        return content_hash(
-            [
-                self.item_id,
-                [m.model_dump() for m in self.prompt],
-                self.completion,
-                self.rejected,
-                self.reasoning,
-                self.parent,
-            ]
-        )
+        messages = ",".join([_message_json(m.role, m.content) for m in self.prompt])
+        texts = [canonical_json(t) if t is not None else "null" for t in (self.completion, self.rejected, self.reasoning, self.parent)]
+        # canonical JSON of [item_id, prompt, completion, rejected, reasoning, parent], by the encoder's quick way for strings
+        return _hash(f"[{canonical_json(self.item_id)},[{messages}],{','.join(texts)}]")
 
     @property
     def input(self) -> str:

@@ -24,6 +24,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 import duckdb
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from datagen.errors import StoreError
@@ -34,14 +35,13 @@ _SCHEMA = Path(__file__).with_name("schema.sql")
 _TABLES, _VIEWS = _SCHEMA.read_text(encoding="utf-8").split("-- VIEWS\n")
 
 Row = dict[str, Any]
-_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 
 
 class _Line(NamedTuple):
     """A row on its way: its id ("" where it has none) and its JSON."""
 
     id: str
-    json: str
+    json: bytes
 
 
 # from_json's structure of each table: how the log's lines become rows.
@@ -713,7 +713,7 @@ class Store:
                 usd += row["worst_usd"]
             elif table == "items":
                 items.append(row)
-            self._pending.setdefault(table, []).append(_Line(row.get("id", ""), json.dumps(row, ensure_ascii=False)))
+            self._pending.setdefault(table, []).append(_Line(row.get("id", ""), _json(row)))
         return TakenIn(offset + len(data), usd, calls, items)
 
     def _replay_row(self, table: str, row: Row) -> None:
@@ -724,7 +724,7 @@ class Store:
         else:
             if table == "calls" or (table == "failures" and row.get("billed") == "maybe"):
                 self._sent.pop(row["id" if table == "calls" else "request_id"], None)
-            self._pending.setdefault(table, []).append(_Line(row.get("id", ""), json.dumps(row, ensure_ascii=False)))
+            self._pending.setdefault(table, []).append(_Line(row.get("id", ""), _json(row)))
 
     def _lose(self, error: str, message: str) -> None:
         """What is still reserved was sent and never answered: it may have been billed."""
@@ -743,12 +743,12 @@ class Store:
 
     def _append(self, table: str, row: Row) -> None:
         """One line into the log, at once, and the same row into what DuckDB takes next."""
-        self._append_text(table, _json(row), row.get("id", ""))
+        self._append_lines([(table, _Line(row.get("id", ""), _json(row)))])
 
-    def _append_text(self, table: str, text: str, id: str) -> None:
-        """The same for a row that is JSON already."""
+    def _append_lines(self, rows: Sequence[tuple[str, _Line]]) -> None:
+        """The same for rows that are JSON already, in one write."""
         log = self._require_log()
-        data = f'["{table}",{text}]\n'.encode()
+        data = b"".join([b'["%b",%b]\n' % (table.encode(), line.json) for table, line in rows])
         try:
             written = os.write(log, data)
             if written != len(data):  # a full disk takes a part; take it back, so that the log stays whole
@@ -756,8 +756,9 @@ class Store:
                 raise OSError(28, "No space left on device")
         except OSError as error:
             raise StoreError(f"{self.log_path}: cannot be written ({error.strerror}). Make room and run again; nothing is lost.") from error
-        if table not in ("sent", "unsent"):
-            self._pending.setdefault(table, []).append(_Line(id, text))
+        for table, line in rows:
+            if table not in ("sent", "unsent"):
+                self._pending.setdefault(table, []).append(line)
 
     @property
     def pending(self) -> int:
@@ -818,8 +819,9 @@ class Store:
             "latency_s": response.latency_s, "attempts": response.attempts, "schema_id": self._schema_id(request.response_schema),
             "run_id": self.run_id, "created_at": _now(),
         }  # fmt: skip
-        text = f'{_json(row)[:-1]},"messages":{request.messages_json}}}'  # they are long, and were made JSON for the id already
-        self._append_text("calls", text, response.request_id)
+        # messages are long, and were made JSON for the id already
+        text = b'%b,"messages":%b}' % (_json(row)[:-1], request.messages_json.encode())
+        self._append_lines([("calls", _Line(response.request_id, text))])
         self.ledger.settle(response.request_id, response.cost_usd)
         self._sent.pop(response.request_id, None)
 
@@ -904,23 +906,22 @@ class Store:
         self, item: PlanItem, status: str, examples: Sequence[Example] = (), error: str | None = None, problems: Sequence[Row] = ()
     ) -> None:
         """Journal how an item ended, with the examples that it now stands for and the inputs that are missing."""
-        for example in examples:
-            self._add_example(example)
         row = {
-            "id": item.id, "topic": item.topic, "generator": item.generator, "count": item.count, "plan": item.model_dump(mode="json"),
+            "id": item.id, "topic": item.topic, "generator": item.generator, "count": item.count,
             "status": status, "error": error, "example_ids": [example.id for example in examples], "planned": True,
             "run_id": self.run_id, "stale": False, "problems": list(problems),
         }  # fmt: skip
-        self._append("items", row)
+        ended = _Line(item.id, b'%b,"plan":%b}' % (_json(row)[:-1], item.model_dump_json().encode()))
+        self._append_lines([*(("examples", self._example_line(example)) for example in examples), ("items", ended)])
 
-    def _add_example(self, example: Example) -> None:
-        self._append("examples", {**example.model_dump(mode="json"), "run_id": self.run_id})
+    def _example_line(self, example: Example) -> _Line:
+        return _Line(example.id, b'%b,"run_id":%b}' % (example.model_dump_json()[:-1].encode(), _json(self.run_id)))
 
     def add_examples(self, examples: Iterable[Example]) -> None:
         """Journal examples that belong to no item's end: a person's edits."""
         with self.writing():
             for example in examples:
-                self._add_example(example)
+                self._append_lines([("examples", self._example_line(example))])
 
     def add_verdicts(self, verdicts: Iterable[Verdict]) -> None:
         """Journal people's verdicts; the latest of a person on an example counts."""
@@ -1072,6 +1073,14 @@ class WorkerLog(Store):
         return True
 
 
+def _json(value: object) -> bytes:
+    """`value` as JSON; by the slower encoder where a text or a number is of a kind that the fast one refuses."""
+    try:
+        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
+    except orjson.JSONEncodeError:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str).encode()
+
+
 def _lines(path: Path, data: bytes) -> Iterator[tuple[str, Row]]:
     """Table and row of each line of a log; a torn last line was never acknowledged. Raises StoreError for one that is damaged."""
     for number, line in enumerate(data.split(b"\n"), 1):
@@ -1098,9 +1107,9 @@ def _insert(con: duckdb.DuckDBPyConnection, table: str, lines: Sequence[_Line]) 
     structure = json.dumps(columns)
     if table in _PLAIN:
         same = " AND ".join(f"t.{c} = r.{c}" for c in _PLAIN[table])
-        con.execute(f"{into} WHERE NOT EXISTS (SELECT 1 FROM {table} t WHERE {same})", [structure, [line.json for line in lines]])
+        con.execute(f"{into} WHERE NOT EXISTS (SELECT 1 FROM {table} t WHERE {same})", [structure, [line.json.decode() for line in lines]])
         return
-    latest = {line.id: line.json for line in (lines if table in _UPSERTED else reversed(lines))}
+    latest = {line.id: line.json.decode() for line in (lines if table in _UPSERTED else reversed(lines))}
     if table in _UPSERTED:
         con.execute(f"DELETE FROM {table} WHERE id IN (SELECT unnest(?))", [list(latest)])
     con.execute(f"{into} WHERE r.id NOT IN (SELECT id FROM {table})", [structure, list(latest.values())])
@@ -1158,7 +1167,7 @@ def _views_hash() -> str:
 
 
 def _now() -> str:
-    return _stamp(datetime.now(UTC))
+    return datetime.now(UTC).isoformat(" ", "microseconds")[: -len("+00:00")]
 
 
 def _stamp(time: datetime) -> str:

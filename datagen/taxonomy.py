@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from datagen.errors import ConfigError
+from datagen.json_schema import check
 from datagen.policy import Fact, Rule
 from datagen.records import AdversarialKind, Record, Task, Topic
 from datagen.yaml_file import read_yaml, validate
@@ -119,6 +120,11 @@ def load_taxonomy(path: Path) -> tuple[Taxonomy, str]:
 
 def _check(taxonomy: Taxonomy, path: Path) -> None:
     leaves, labels, task = taxonomy.leaves(), taxonomy.labels(), taxonomy.task
+    if task.output_schema is not None:
+        try:
+            check(task.output_schema)
+        except ValueError as error:
+            raise ConfigError(f"{path}: task.output_schema is no JSON schema (draft 2020-12): {error}. Mend it.") from error
     for topic in leaves:
         field = "topics." + topic.path.replace("/", ".topics.")
         if ":" in topic.path:

@@ -290,14 +290,14 @@ class _LitellmLane:
     def __init__(self, config: ModelConfig, side_file: Path | None) -> None:
         self._config = config
         self._side_file = side_file
-        self._ready = not config.model.startswith(OFFLINE)
+        self._ready = False
         self._cached_from = _cached_from_tokens(config)
 
     async def call(self, request: Request, base: str, extra: Mapping[str, Any]) -> Reply:
         """One try. Raises CallFailed."""
         litellm = _litellm()
         if not self._ready:
-            offline.register(self._side_file)
+            self._introduce(litellm)
             self._ready = True
         named: dict[str, Any] = {"api_base": base} if base else {}
         if "tools" in extra or "tools" in request.params:
@@ -318,6 +318,17 @@ class _LitellmLane:
                 raise
             raise failed from error
         return _reply(answer)
+
+    def _introduce(self, litellm: Any) -> None:
+        """Tell litellm of a model that it does not know; for one, it goes through its whole table ten times in each call."""
+        if self._config.model.startswith(OFFLINE):
+            offline.register(self._side_file)
+        elif self._config.price is not None and prices.entry(self._config.model) is None:
+            price = self._config.price
+            cost = {"input_cost_per_token": price.input_per_million / 1e6, "output_cost_per_token": price.output_per_million / 1e6}
+            provider, _, name = self._config.model.partition("/")
+            entry = {**cost, "litellm_provider": provider, "mode": "chat"}
+            litellm.register_model({model: entry for model in (self._config.model, name) if prices.entry(model) is None})
 
 
 def _marked_messages(request: Request, cached_from: int | None) -> list[dict[str, Any]]:
@@ -387,7 +398,7 @@ def _litellm_endpoints(config: ModelConfig, where: str) -> tuple[str, ...]:
             known = ", ".join(OFFLINE + name for name in offline.MODELS)
             raise ConfigError(f"{where}.model is {config.model!r}: there is no such offline teacher; there are {known}.")
         return ("",)
-    given = config.api_bases or ((str(config.params["api_base"]),) if config.params.get("api_base") else ())
+    given = config.endpoints
     try:
         _, provider, _, _ = _litellm().get_llm_provider(config.model, api_base=given[0] if given else None)
     except Exception as error:  # litellm raises its BadRequestError for a provider it does not know

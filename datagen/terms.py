@@ -7,7 +7,7 @@ against developing a model with outputs know no such difference.
 """
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
 from functools import cache
@@ -122,10 +122,11 @@ def _private(api_base: str) -> bool:
 
 
 def standing(
-    role: str, model: str, api_base: str | None, decisions: Mapping[str, TermsDecision], otherwise: TermsDecision | None = None
+    role: str, model: str, api_bases: Sequence[str], decisions: Mapping[str, TermsDecision], otherwise: TermsDecision | None = None
 ) -> TeacherTerms:
-    """How one model stands: what the table says of it, and the decision on it; `otherwise` decides where nothing else settles it."""
-    terms = terms_of(model, api_base)
+    """How one model stands: what the table says of it, at the endpoint of the strictest terms, and the decision on it; `otherwise`
+    decides where nothing else settles it."""
+    terms = min((terms_of(model, base) for base in api_bases or (None,)), key=lambda found: found.strictness)
     decision = decisions.get(model) or (None if terms.settled else otherwise)
     return TeacherTerms(
         role=role,
@@ -141,7 +142,7 @@ def describe_teachers(
     roles: Mapping[str, ModelConfig], decisions: Mapping[str, TermsDecision], otherwise: TermsDecision | None = None
 ) -> list[TeacherTerms]:
     """How the model of each role stands."""
-    return [standing(role, config.model, config.params.get("api_base"), decisions, otherwise) for role, config in roles.items()]
+    return [standing(role, config.model, config.endpoints, decisions, otherwise) for role, config in roles.items()]
 
 
 def require_settled(teachers: Iterable[TeacherTerms], where: str) -> None:
@@ -152,7 +153,7 @@ def require_settled(teachers: Iterable[TeacherTerms], where: str) -> None:
             roles.setdefault(teacher.model, []).append(teacher)
     if not roles:
         return
-    found = "; ".join(f"{model} ({', '.join(t.role for t in of)}): {_describe(of[0].terms)}" for model, of in roles.items())
+    found = "; ".join(f"{model} ({', '.join(t.role for t in of)}): {describe(of[0].terms)}" for model, of in roles.items())
     first = next(iter(roles))
     raise ConfigError(
         f"{where}: nothing is trained from a teacher whose terms are not settled. {found}. Read the terms; if you may, say so in the "
@@ -161,7 +162,8 @@ def require_settled(teachers: Iterable[TeacherTerms], where: str) -> None:
     )
 
 
-def _describe(terms: Terms) -> str:
+def describe(terms: Terms) -> str:
+    """What the table says of a model's outputs, where it was read and when."""
     read = f"read {terms.read}" if terms.read else "not read by us"
     return f"may outputs train another model? {terms.may_train}: {terms.says} ({terms.source}, {read})"
 
@@ -189,7 +191,7 @@ def of_the_data(
         if key in noted and key[1] not in decisions:
             teachers[key] = noted[key]
             continue
-        stands = standing(*key, row.get("api_base"), decisions, otherwise)
+        stands = standing(*key, [row["api_base"]] if row.get("api_base") else [], decisions, otherwise)
         if key not in teachers or stands.terms.strictness < teachers[key].terms.strictness:
             teachers[key] = stands
     return list(teachers.values())

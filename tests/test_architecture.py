@@ -13,7 +13,7 @@ FILES = sorted([*(ROOT / "datagen").rglob("*.py"), *(ROOT / "train").rglob("*.py
 FLOORS = {
     "datagen": [
         {"records", "errors"},
-        {"policy", "yaml_file", "secrets", "ledger"},
+        {"policy", "yaml_file", "secrets", "ledger", "json_schema"},
         {"taxonomy", "prompts", "parse", "config", "store", "filters", "offline", "pace", "prices", "wire_schema", "direct"},
         {"teacher", "batch_api", "terms", "plan", "ask", "generators", "judge", "review", "arrivals"},
         {"generate", "curate", "export", "report"},
@@ -44,6 +44,8 @@ OWNERS = {
     "tenacity": {"datagen/teacher.py"},
     "datasketch": {"datagen/filters/similarity.py"},
     "jinja2": {"datagen/prompts.py", "train/report.py", "train/template.py"},
+    "jsonschema_rs": {"datagen/json_schema.py", "train/metrics.py"},
+    "orjson": {"datagen/direct.py", "datagen/store.py"},
     "rich": {"datagen/cli.py", "datagen/report.py", "train/cli.py"},
     "typer": {"datagen/cli.py", "train/cli.py"},
     "yaml": {"datagen/yaml_file.py", "datagen/terms.py", "train/config.py"},
@@ -122,10 +124,12 @@ def test_a_generator_knows_no_other_generator() -> None:
         assert not others, f"none of them knows another of their kind: {path.name} imports {others}"
 
 
-def test_filters_know_records_and_policy_only() -> None:
+def test_filters_know_records_policy_and_schemas_only() -> None:
     for path in (ROOT / "datagen/filters").glob("*.py"):
         rooms = {name.split(".")[1] for name in imports(path) if name.startswith("datagen.")}
-        assert rooms <= {"records", "policy", "filters"}, f"filters import records (and the policy) only; {path.name} imports {rooms}"
+        assert rooms <= {"records", "policy", "json_schema", "filters"}, (
+            f"filters import records (policy and schemas) only; {path.name} imports {rooms}"
+        )
 
 
 def test_only_the_command_line_prints_or_exits() -> None:

@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jsonschema import Draft202012Validator
+from jsonschema_rs import Draft202012Validator
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy.stats import binomtest
@@ -143,7 +143,14 @@ def parse_object(text: str) -> dict[str, Any] | None:
 
 @lru_cache(maxsize=32)
 def _validator(schema: str) -> Draft202012Validator:
-    return Draft202012Validator(json.loads(schema))
+    return Draft202012Validator(schema)
+
+
+def _is_of(schema: str, value: object) -> bool:
+    try:
+        return _validator(schema).is_valid(value)
+    except UnicodeEncodeError:  # half of a surrogate pair is no text
+        return False
 
 
 @lru_cache(maxsize=32)
@@ -158,7 +165,7 @@ def read_answer(task: TaskSpec, text: str, completion: str, reference: str | Non
     expected = parse_object(reference) if as_json and reference is not None else None
     schema_valid = parsed is not None
     if parsed is not None and task.output_schema is not None:
-        schema_valid = _validator(json.dumps(task.output_schema, sort_keys=True)).is_valid(parsed)
+        schema_valid = _is_of(json.dumps(task.output_schema, sort_keys=True), parsed)
     if as_json:
         predicted = _label_in(task, parsed)
         label = label if label is not None else _label_in(task, expected)

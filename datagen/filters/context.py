@@ -3,12 +3,9 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError, best_match
-
+from datagen.json_schema import violation
 from datagen.policy import Fact, Rule
 from datagen.records import EvaluationSet, Task
 
@@ -53,20 +50,10 @@ class FilterContext:
         value = self.settings.get(filter_name, {}).get(name)
         return DEFAULTS[filter_name][name] if value is None else float(value)
 
-    @cached_property
-    def _validator(self) -> Draft202012Validator | None:
-        schema = self.task.output_schema
-        return None if schema is None else Draft202012Validator(json.loads(json.dumps(schema)))
-
     def violation(self, answer: object) -> str | None:
         """Where and how `answer` breaks the task's output schema; None when it does not, or when there is no schema."""
-        if self._validator is None or self._validator.is_valid(answer):
-            return None
-        error: ValidationError | None = best_match(self._validator.iter_errors(answer))
-        if error is None:
-            return None
-        where = ".".join(str(part) for part in error.absolute_path) or "(top)"
-        return f"{where}: {error.message[:160]}"
+        schema = self.task.output_schema
+        return None if schema is None else violation(answer, schema)
 
 
 def parse_object(text: str) -> tuple[dict[str, Any] | None, str | None]:

@@ -141,8 +141,8 @@ TASK_SCHEMA = {"type": "object", "required": ["intent"], "properties": {"intent"
     ("bad", "why"),
     [
         ("As an AI", "not JSON"),
-        ('{"intent": "lost"}', "schema: intent: 'lost' is not one of ['late', 'broken']"),
-        ("{}", "schema: (top): 'intent' is a required property"),
+        ('{"intent": "lost"}', 'schema: intent: "lost" is not one of "late" or "broken"'),
+        ("{}", 'schema: (top): "intent" is a required property'),
     ],
 )
 def test_the_next_try_shows_the_model_its_answer_and_what_is_wrong_with_it(

@@ -243,3 +243,17 @@ def test_a_second_ctrl_c_ends_at_once(server: Any, shop_path: Path, tmp_path: Pa
     assert Store(tmp_path / "data/shop.duckdb").query("SELECT DISTINCT error, billed FROM failures") == [
         {"error": "Cancelled", "billed": "maybe"}
     ]
+
+
+def test_a_run_over_http_closes_its_connections_without_a_word(
+    server: Any, shop_path: Path, shop_reply: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server.reply = shop_reply
+    price = "price: {input_per_million: 0, output_per_million: 0}"
+    teacher = f"{{model: openai/local, {price}, params: {{api_base: '{server.url}', api_key: none}}}}"
+    Path("r.yaml").write_text(f"name: shop\ntaxonomy: shop.yaml\nteachers: {{teacher: {teacher}}}\nmix: {{topic: 8}}\njudge: false\n")
+    command = [sys.executable, "-m", "datagen", "generate", "--recipe", "r.yaml", "--terms", "a test server"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "Task" not in done.stderr and "Unclosed" not in done.stderr

@@ -36,7 +36,7 @@ def bank(bank_store, bank_example, bank_context, bank_task, exam):
         given = {
             "recipe": {"name": "bank"}, "recipe_sha256": "0" * 64, "taxonomy": {"name": "bank", "path": "bank.yaml", "sha256": "1" * 64},
             "task": bank_task, "labels": bank_context.labels, "seed": 7, "evaluation_sets": tuple(sets),
-            "teachers": [standing("teacher", "offline/bank", None, {}).model_dump(mode="json")],
+            "teachers": [standing("teacher", "offline/bank", (), {}).model_dump(mode="json")],
             "split": {"validation": 0.1, "test": 0.1}, "reasoning": "none", "created": "2026-01-01T00:00:00+00:00",
         }  # fmt: skip
         return store, given

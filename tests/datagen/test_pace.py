@@ -80,6 +80,25 @@ def test_places_begin_low_and_grow_with_every_answer_up_to_the_ceiling() -> None
     assert pace(ceiling=3).places == 3
 
 
+def test_before_anything_comes_back_places_open_with_time() -> None:
+    it = pace(ceiling=128)
+    for _ in range(32):
+        it.start(0.0, Size(400, 100))
+    assert 0 < it.wait_s(0.0, Size(400, 100)) < 0.01
+    assert it.wait_s(0.1, Size(400, 100)) == 0 and it.places == pytest.approx(64)
+    for _ in range(32):
+        it.start(0.1, Size(400, 100))
+    assert it.wait_s(9.0, Size(400, 100)) == 0 and it.places == 128
+
+
+def test_after_an_overload_time_opens_no_place() -> None:
+    it = pace(ceiling=128)
+    for _ in range(32):
+        it.start(0.0, Size(400, 100))
+    it.overloaded(0.05, 0.0, None)
+    assert it.wait_s(5.0, Size(400, 100)) == math.inf
+
+
 def test_places_are_cut_once_for_calls_that_were_in_flight_together() -> None:
     it = pace()
     it.in_flight = 32

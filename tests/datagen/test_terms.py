@@ -118,14 +118,14 @@ def test_a_decision_holds_for_its_model_alone() -> None:
 
 def test_a_decision_in_passing_leaves_settled_models_and_stated_decisions_alone() -> None:
     passing = TermsDecision(decision="said on the command line", by="ben")
-    assert standing("teacher", "offline/banking", None, {}, passing).decision is None
-    assert standing("teacher", "openai/gpt-4o", None, {"openai/gpt-4o": OURS}, passing).decision == OURS
-    assert standing("weak", "openai/gpt-4o-mini", None, {}, passing).decision == passing
+    assert standing("teacher", "offline/banking", (), {}, passing).decision is None
+    assert standing("teacher", "openai/gpt-4o", (), {"openai/gpt-4o": OURS}, passing).decision == OURS
+    assert standing("weak", "openai/gpt-4o-mini", (), {}, passing).decision == passing
 
 
 def test_data_keeps_the_decision_under_which_it_was_made() -> None:
     used = [{"role": "teacher", "model": "openai/gpt-4o", "api_base": None}]
-    recorded = [[standing("teacher", "openai/gpt-4o", None, {"openai/gpt-4o": OURS}).model_dump(mode="json")]]
+    recorded = [[standing("teacher", "openai/gpt-4o", (), {"openai/gpt-4o": OURS}).model_dump(mode="json")]]
     assert of_the_data(used, recorded, {})[0].decision == OURS
     assert not of_the_data(used, [], {})[0].settled
 
@@ -198,3 +198,17 @@ def test_data_from_before_decisions_were_kept_is_not_exported_without_one(recipe
     assert "openai/local (teacher" in capsys.readouterr().err
     assert not Path("data/small/manifest.json").exists()
     assert run("export", "--recipe", recipe, "--terms", "our own model") == 0
+
+
+def test_of_several_endpoints_the_strictest_terms_hold() -> None:
+    own = ModelConfig(model="openai/Qwen3-8B", api_bases=("http://10.0.0.5/v1",))
+    shared = own.model_copy(update={"api_bases": ("http://10.0.0.5/v1", "https://llm.example.com/v1")})
+    assert [t.settled for t in describe_teachers({"teacher": own, "weak": shared}, {})] == [True, False]
+
+
+def test_a_plan_says_how_the_terms_stand(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("plan", "--recipe", str(recipe)) == 0
+    assert "Not settled" in capsys.readouterr().out
+    assert run("plan", "--recipe", str(recipe), "--terms", "our lawyer agreed") == 0
+    told = capsys.readouterr().out
+    assert "our lawyer agreed" in told and "Not settled" not in told
