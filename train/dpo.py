@@ -17,13 +17,13 @@ from typing import Any
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
-from train import cpu, model, template
+from train import cpu, memory, model, template
 from train.config import TrainConfig
 from train.dataset import Manifest, read_pairs, read_rows, take
 from train.errors import DataError
 from train.metrics import Measure
 from train.proof import prove, prove_training
-from train.sft import build_arguments, context_of, finish, fit, known_options, minutes, save, scorer, steps_of
+from train.sft import build_arguments, context_of, finish, fit, known_options, minutes, save, scorer, steps_of, tell_halved
 from train.template import Encoded, Source
 from train.watch import History, Progress, Watch, write_json
 
@@ -41,8 +41,10 @@ ENOUGH = 20  # answers, for a mean length that says something
 TOLERANCE = 0.03
 
 
-class Trainer(DPOTrainer):
+class Trainer(memory.HalvesBatches, DPOTrainer):
     """TRL's trainer for pairs that arrive tokenised: it would tokenise again, and cut the stop token's surroundings."""
+
+    sides = 2
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         return dataset
@@ -102,6 +104,7 @@ def train_dpo(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     start = sft_score(history, score, guard)
     cpu.speed_up(net, [row["prompt_ids"] + row["chosen_ids"] for row in rows], checkpointing=arguments.gradient_checkpointing)
     trainer = Trainer(model=net, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    trainer.halved = tell_halved(progress)
     batches = prove_training(trainer, [*chosen.rows, *rejected.rows], described)
     write_json(run_dir / "template_proof.json", {**_read_proof(run_dir), "preference": {**proof, "batches": batches}})
     watch = Watch(
@@ -132,6 +135,7 @@ def train_dpo(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
         "dropped": dropped,
         "steps": trainer.state.global_step,
         "tokens_per_second": watch.speed(seconds),
+        "memory": memory.peak(trainer),
         "kept": kept,
         "guard": why,
         "sft_score": start.value if start else None,

@@ -154,6 +154,7 @@ def add_lora(model: PreTrainedModel, config: TrainConfig) -> PeftModel:
         r=config.lora.r,
         lora_alpha=config.lora.alpha,
         lora_dropout=config.lora.dropout,
+        use_dora=config.lora.dora,
         target_modules=targets,
         task_type="CAUSAL_LM",
     )

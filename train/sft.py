@@ -20,7 +20,7 @@ from peft import PeftModel
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from train import cpu, evaluate, model, template
+from train import cpu, evaluate, memory, model, template
 from train.config import TrainConfig, check_options
 from train.dataset import Manifest, Row, mix, read_general, read_rows, read_training, take
 from train.errors import ConfigError, TrainError
@@ -43,7 +43,7 @@ class Prepared(NamedTuple):
     facts: dict[str, Any]
 
 
-class Trainer(SFTTrainer):
+class Trainer(memory.HalvesBatches, SFTTrainer):
     """TRL's trainer with one more term in the loss: what `retention` measures on general rows, if there is one."""
 
     retention: Retention | None = None
@@ -59,7 +59,7 @@ class Trainer(SFTTrainer):
                 f"{', '.join(self.names(inputs['input_ids']))}. The last checkpoint is kept. "
                 "Lower train.sft.learning_rate or look at these rows."
             )
-        if self.retention is not None and model.training:
+        if self.retention is not None and model.training and self.first_part:
             if self._draw is None:  # a resumed run goes on with the rows that would have come next
                 self._draw = self.state.global_step * self.args.gradient_accumulation_steps
             term = self.retention.loss(model, self._draw)
@@ -85,6 +85,7 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
         net.peft_config["default"].base_model_name_or_path = config.student
     share = model.share(net)
     folder = run_dir / "work" / "sft"
+    options["num_train_epochs"] = config.sft_epochs(len(prepared.rows))
     arguments = build_arguments("train.sft", SFTConfig, config, options, folder, len(prepared.rows), share.total)
     steps = steps_of(arguments, len(prepared.rows))
     tokens = sum(len(row.ids) for row in prepared.rows)
@@ -97,7 +98,7 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
         "Supervised fine-tuning",
         {
             "student": f"{config.student} ({share.total:,} parameters, {net.dtype})".replace("torch.", ""),
-            "method": f"{config.method}, {share.trainable:,} trainable ({share.percent:.2f} %)",
+            "method": f"{described_method(config)}, {share.trainable:,} trainable ({share.percent:.2f} %)",
             "rows": f"{len(prepared.rows):,} ({prepared.facts['general_rows']:,} general; {prepared.facts['rows_dropped']:,} left out)",
             "general ability": describe_general(config, prepared, retention),
             "tokens per epoch": f"{tokens:,} ({sum(len(r.ids) - r.prompt_length for r in prepared.rows):,} in the loss)",
@@ -113,6 +114,9 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
         train_dataset=Dataset.from_dict({"input_ids": [row.ids for row in prepared.rows], "labels": [row.labels for row in prepared.rows]}),
         processing_class=tokenizer,
     )
+    trainer.halved = tell_halved(progress)
+    room = memory.make_room(trainer, [len(row.ids) for row in prepared.rows])
+    progress.note(f"memory: {room.told()}")
     trainer.retention = retention
     trainer.names = lambda batch: rows_of(batch, prepared.rows)
     batches = prove_training(trainer, prepared.rows, template.adapt(tokenizer, config.student))
@@ -147,9 +151,26 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
         "tokens_per_second": watch.speed(seconds),
         "best": watch.best._asdict() if watch.best else None,
         "stopped": watch.stopped,
+        "memory": {**room.record(), **memory.peak(trainer)},
         "train_seconds": round(seconds, 1),
         "seconds": round(time.monotonic() - started, 1),
     }
+
+
+def described_method(config: TrainConfig) -> str:
+    """The method in a word or two."""
+    return f"{config.method} with DoRA" if config.lora.dora and config.method != "full" else config.method
+
+
+def tell_halved(progress: Progress) -> Callable[[int, int, int], None]:
+    """What a trainer calls whose micro-batches did not fit."""
+
+    def halved(parts: int, rows: int, step: int) -> None:
+        progress.note(
+            f"step {step}: out of memory; its micro-batches of {rows} rows go in {parts} parts from here on. The effective batch stays."
+        )
+
+    return halved
 
 
 def prepare(config: TrainConfig, manifest: Manifest) -> Prepared:
@@ -303,6 +324,11 @@ def fit(trainer: Any, watch: Watch, folder: Path) -> float:
     begin = time.monotonic()
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except torch.OutOfMemoryError as error:
+        raise TrainError(
+            f"out of memory outside the model's own steps: {' '.join(str(error).split())[:200]}. Set train.sft.optim: paged_adamw_8bit, "
+            "train.method: qlora, or take a smaller student. The last checkpoint is kept."
+        ) from error
     except OSError as error:
         raise TrainError(f"{folder}: cannot write: {error}. Free some space and run again; it goes on from the last checkpoint.") from error
     return time.monotonic() - begin - scoring
@@ -348,6 +374,8 @@ def build_arguments(
         # Recomputing activations saves memory that a small model does not need, for a third more time.
         "activation_checkpointing": gpu and parameters > 1_000_000_000,
         "dataloader_pin_memory": gpu,
+        # QLoRA's own optimizer: its states leave the GPU when memory is short (arXiv 2305.14314)
+        **({"optim": "paged_adamw_8bit"} if gpu and config.method == "qlora" else {}),
         "save_strategy": "no",
         "save_total_limit": 1,
         "disable_tqdm": True,

@@ -94,3 +94,21 @@ def test_dpo_null_means_no_dpo(tmp_path: Path) -> None:
 def test_a_configuration_survives_json() -> None:
     config = TrainConfig(general={"share": 0.2})  # type: ignore[arg-type]
     assert TrainConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_a_preset_gives_rank_and_layers_and_what_is_said_beside_it_wins() -> None:
+    simple = TrainConfig.model_validate({"lora": {"preset": "simple"}}).lora
+    assert (simple.r, simple.alpha, simple.target_modules) == (8, 16, "attention")
+    domain = TrainConfig.model_validate({"lora": {"preset": "domain", "r": 64}}).lora
+    assert (domain.r, domain.alpha, domain.target_modules) == (64, 64, "all-linear")
+
+
+@pytest.mark.parametrize(("rows", "epochs"), [(4, 25), (10, 10), (33, 3), (34, 3), (5000, 3), (10_000, 2), (50_000, 1)])
+def test_few_rows_are_seen_more_often_and_many_less(rows: int, epochs: int) -> None:
+    assert TrainConfig().sft_epochs(rows) == epochs
+    assert TrainConfig(sft={"num_train_epochs": 7}).sft_epochs(rows) == 7
+
+
+def test_all_weights_learn_at_a_tenth_of_the_adapters_rate() -> None:
+    assert TrainConfig(method="full").sft_options["learning_rate"] == pytest.approx(2e-5)
+    assert TrainConfig(method="full", sft={"learning_rate": 1e-3}).sft_options["learning_rate"] == 1e-3

@@ -165,3 +165,10 @@ def test_a_tokenizer_without_pad_token_gets_one(
     tokenizer.pad_token = None
     tokenizer.save_pretrained(folder)
     assert model.load_tokenizer(str(folder)).pad_token == "<|endoftext|>"
+
+
+def test_dora_trains_the_lengths_of_columns_too(make_config: MakeConfig) -> None:
+    config = make_config(lora={"r": 4, "alpha": 8, "dora": True})
+    net = model.add_lora(model.load_student(config.student, config).model, config)
+    trained = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
+    assert any("lora_magnitude_vector" in name for name in trained)
