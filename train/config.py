@@ -79,12 +79,12 @@ class Lora(Section):
     matter. `dora` also trains the length of each weight column (arXiv 2402.09353): a little better at low ranks, and slower.
     """
 
-    preset: Literal["simple", "domain"] | None = None
-    dora: bool = False
     r: int = Field(default=16, ge=1)
     alpha: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: str | list[str] = "all-linear"
+    preset: Literal["simple", "domain"] | None = None
+    dora: bool = False
 
     @model_validator(mode="before")
     @classmethod
