@@ -26,7 +26,7 @@ FLOORS = {
         {"config"},
         {"dataset", "students"},
         {"template"},
-        {"model", "proof"},
+        {"model", "proof", "memory"},
         {"cpu", "evaluate", "merge", "retain", "watch", "report"},
         {"sft", "dpo"},
         {"run"},
