@@ -834,7 +834,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         talk.print(f"error: {redact(str(error))}", style="red", markup=False)
         code = 2
     except typer.TyperException as error:
-        talk.print(f"error: {error.format_message()} See --help.", style="red", markup=False)
+        talk.print(f"error: {error.format_message().rstrip('.')}. See --help.", style="red", markup=False)
         code = 2
     except OSError as error:
         full = error.errno in _DISK_ERRORS

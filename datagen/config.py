@@ -70,7 +70,7 @@ class ModelConfig(Record):
     @property
     def endpoints(self) -> tuple[str, ...]:
         """The endpoints that the recipe names; none where the provider's own is meant."""
-        return self.api_bases or ((str(self.params["api_base"]),) if self.params.get("api_base") else ())
+        return self.api_bases or ((str(self.params["api_base"]),) if self.params.get("api_base") is not None else ())
 
     @property
     def open_params(self) -> dict[str, Any]:

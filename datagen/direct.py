@@ -7,7 +7,8 @@ of litellm's own) goes by litellm. Both lanes give a `Reply` or raise a `CallFai
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, Mapping
+import re
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 from urllib.request import getproxies
 from weakref import WeakKeyDictionary
@@ -47,6 +48,7 @@ class CallFailed(Exception):
     kind         passing: another try may help; final: this call never will; fatal: no call will
     overloaded   the endpoint asked for fewer calls
     unreachable  nobody was there: no connection was made
+    stranger     who answered is no chat API: a web page, or JSON of another kind
     """
 
     def __init__(
@@ -57,11 +59,12 @@ class CallFailed(Exception):
         *,
         overloaded: bool = False,
         unreachable: bool = False,
+        stranger: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.kind, self.name, self.message = kind, name, message
-        self.overloaded, self.unreachable = overloaded, unreachable
+        self.overloaded, self.unreachable, self.stranger = overloaded, unreachable, stranger
         self.headers = headers or {}
         self.wait_s: float | None = None  # what the provider asks to wait; 0 where the pool holds back already
 
@@ -119,15 +122,20 @@ def endpoints(model: str, config: ModelConfig, where: str) -> tuple[str, ...]:
             f"{where}.model is {model!r}: nobody says where it is. Set {where}.api_bases: [http://host:8000/v1], "
             f"or {provider.base_variables[0]} in the environment."
         )
-    for base in bases:
-        if not str(base).startswith(("http://", "https://")):
-            raise ConfigError(f"{where}: the endpoint {base!r} is no URL. Write it with http:// or https://, as http://host:8000/v1.")
+    require_urls(bases, where)
     if provider.needs_key and not given and key_of(model, config) is None:
         raise ConfigError(
             f"{where}.model is {model!r}: {model.partition('/')[0]} needs {provider.key_variables[0]} in the environment. "
             "Set it and run again."
         )
     return tuple(str(base).rstrip("/") for base in bases)
+
+
+def require_urls(bases: Iterable[object], where: str) -> None:
+    """Raise ConfigError for an endpoint of a recipe that is no URL."""
+    for base in bases:
+        if not str(base).startswith(("http://", "https://")):
+            raise ConfigError(f"{where}: the endpoint {base!r} is no URL. Write it with http:// or https://, as http://host:8000/v1.")
 
 
 def key_of(model: str, config: ModelConfig) -> str | None:
@@ -189,18 +197,18 @@ class DirectLane:
                 status, headers = response.status, response.headers
                 data = await response.read()
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise CallFailed("passing", "APIConnectionError", f"nobody answers at {_place(base)}: {error}", unreachable=True) from error
+            raise CallFailed("passing", "APIConnectionError", f"nobody answers at {place(base)}: {error}", unreachable=True) from error
         except TimeoutError as error:
-            told = f"no answer from {_place(base)} within {self._timeout.total:g} s; {COST_UNKNOWN}"
+            told = f"no answer from {place(base)} within {self._timeout.total:g} s; {COST_UNKNOWN}"
             raise CallFailed("passing", "Timeout", told, overloaded=True) from error
         except aiohttp.InvalidURL as error:
-            raise CallFailed("fatal", "NotFoundError", f"{_place(base)} is no URL that can be asked") from error
+            raise CallFailed("fatal", "NotFoundError", f"{place(base)} is no URL that can be asked") from error
         except (aiohttp.ClientError, OSError) as error:
             where = "in its head" if status == 0 else "in its body"
-            told = f"the connection to {_place(base)} broke {where} ({type(error).__name__}: {error}); {COST_UNKNOWN}"
+            told = f"the connection to {place(base)} broke {where} ({type(error).__name__}: {error}); {COST_UNKNOWN}"
             raise CallFailed("passing", "ConnectionDropped", told) from error
         if status != 200:
-            raise failure(status, headers, data, _place(base))
+            raise failure(status, headers, data, place(base))
         return read(data, headers)
 
 
@@ -218,7 +226,7 @@ async def _session(headers: Mapping[str, str], timeout: aiohttp.ClientTimeout) -
         yield session
 
 
-def _place(base: str) -> str:
+def place(base: str) -> str:
     """The endpoint for messages, without the user, password and query that a URL may carry."""
     scheme, mark, rest = base.partition("?")[0].rpartition("://")
     return f"{scheme}{mark}{rest.rpartition('@')[2]}"
@@ -231,6 +239,7 @@ _BY_STATUS: dict[int, tuple[Kind, str]] = {
     402: ("fatal", "InsufficientBalance"),
     403: ("fatal", "PermissionDeniedError"),
     404: ("fatal", "NotFoundError"),
+    405: ("fatal", "NotFoundError"),  # the address is another service's
     408: ("passing", "Timeout"),
     409: ("passing", "ConflictError"),
     422: ("final", "UnprocessableEntityError"),
@@ -249,14 +258,14 @@ _BY_CODE: dict[str, tuple[Kind, str]] = {
 }
 
 
-def failure(status: int, headers: Mapping[str, str], data: bytes, place: str) -> CallFailed:
+def failure(status: int, headers: Mapping[str, str], data: bytes, where: str) -> CallFailed:
     """What an answer other than 200 means."""
     kind, name = _BY_STATUS.get(status, ("passing", "InternalServerError") if status >= 500 else ("final", "BadRequestError"))
     message, code = _error_message(data)
     if 300 <= status < 400:
         # 301 and 308 are for good: every call would meet them
         kind, name = ("fatal", "NotFoundError") if status in (301, 308) else ("passing", "UnexpectedRedirect")
-        message = f"{place} redirects to {_place(headers.get('Location', 'nowhere'))}; name that endpoint in the recipe if it is right"
+        message = f"{where} redirects to {place(headers.get('Location', 'nowhere'))}; name that endpoint in the recipe if it is right"
     elif status < 300:
         kind, name, message = "passing", "InvalidResponse", f"status {status} without an answer; {COST_UNKNOWN}"
     kind, name = _BY_CODE.get(code, (kind, name))
@@ -269,11 +278,20 @@ def _error_message(data: bytes) -> tuple[str, str]:
     try:
         body = json.loads(data)
     except ValueError:
-        return data[:300].decode(errors="replace"), ""
+        return _web_page(data) or data[:300].decode(errors="replace"), ""
     error = body.get("error", body) if isinstance(body, dict) else body
     if not isinstance(error, dict):
         return str(error)[:2000], ""
     return str(error.get("message") or error.get("detail") or error)[:2000], str(error.get("code") or "")
+
+
+def _web_page(data: bytes) -> str:
+    """What a web page is called, for a message; "" for what is none."""
+    text = data[:4000].decode(errors="replace")
+    if not re.match(r"\s*<(!doctype|html|head|body)", text, re.IGNORECASE):
+        return ""
+    title = re.search(r"<(title|h1)[^>]*>\s*(.*?)\s*</\1>", text, re.IGNORECASE | re.DOTALL)
+    return f"a web page ({' '.join(title.group(2).split())[:80]!r})" if title else "a web page"
 
 
 def read(data: bytes, headers: Mapping[str, str]) -> Reply:
@@ -285,7 +303,9 @@ def read(data: bytes, headers: Mapping[str, str]) -> Reply:
     try:
         body = _decode(data)
     except ValueError as error:
-        raise CallFailed("passing", "InvalidResponse", f"status 200, but the body is not JSON ({error}); {COST_UNKNOWN}") from error
+        page = _web_page(data)
+        told = f"status 200, but the body is {page or f'not JSON ({error})'}; {COST_UNKNOWN}"
+        raise CallFailed("passing", "InvalidResponse", told, stranger=bool(page)) from error
     if not isinstance(body, dict):
         raise CallFailed("passing", "InvalidResponse", f"status 200, but the body is a JSON {type(body).__name__}; {COST_UNKNOWN}")
     usage = body.get("usage")
@@ -302,7 +322,7 @@ def read(data: bytes, headers: Mapping[str, str]) -> Reply:
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         if not usage_known:
             told = f"status 200, but there is no message in it ({_shorten(body)}); {COST_UNKNOWN}"
-            raise CallFailed("passing", "InvalidResponse", told) from error
+            raise CallFailed("passing", "InvalidResponse", told, stranger="choices" not in body) from error
         text, reasoning, finish = "", None, "unreadable"
     counts = usage if isinstance(usage, dict) and usage_known else {}
     details = counts.get("prompt_tokens_details") or {}

@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,11 +33,15 @@ _LOOK_S = 0.5
 _FLUSH_S = 2.0
 _DEATHS = 5  # in a row without an answer or an item; then it is the machine, not chance
 _STORE_MEMORY = 128 * 1024 * 1024  # Ray's shared memory; only shards pass through it
+_SILENCE_S = 120.0  # an actor that starts, or is asked how far it is, answers within seconds; on a loaded machine within a minute
+_AGAIN = "All that was answered is kept: the same command goes on from here."
+_VITAL = ("raylet", "gcs_server")  # Ray's own processes that no actor outlives; the raylet ends with either of its agents
 
 
 def require_ray() -> Any:
     """Ray. Raises ConfigError where it is not installed."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # it reports its use unless it is told not to
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # listen on 127.0.0.1, as it does there; elsewhere it takes the machine's address
     try:
         import ray
     except ImportError as error:
@@ -113,6 +118,10 @@ class Lane:
         except RetortError as error:
             return error
 
+    async def pid(self) -> int:
+        """The actor's process."""
+        return os.getpid()
+
     async def seen(self) -> Seen:
         """How far it is."""
         ended, self._ended = self._ended, []
@@ -140,7 +149,7 @@ async def generate(
 ) -> GenerateReport:
     """What `generate.generate` does, by `workers` actors; same rows, same ids. `asker` is told what they count.
 
-    Raises what ends a run, after storing all; ConfigError for more workers than `concurrency`.
+    Raises what ends a run, after storing all; ConfigError for more workers than `concurrency`, TeacherError where Ray itself is lost.
     """
     if workers > concurrency:
         raise ConfigError(f"--workers is {workers}, but the recipe's concurrency is {concurrency}. Ask for fewer workers, or raise it.")
@@ -166,16 +175,26 @@ async def generate(
 def _cluster(ray: Any, workers: int) -> Iterator[Any]:
     """Ray on this machine, with its files in a folder that goes when the run ends."""
     folder = tempfile.mkdtemp(prefix="ray-")  # a short path: sockets lie in it
+    with redirect_stdout(io.StringIO()):  # Ray prints there that a process of its died, amid what --json prints
+        try:
+            _begin(ray, workers, folder)
+            yield ray
+        finally:
+            ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _begin(ray: Any, workers: int, folder: str) -> None:
     try:
         ray.init(
             address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
             object_store_memory=_STORE_MEMORY, _temp_dir=folder,
         )  # fmt: skip
-        with redirect_stdout(io.StringIO()):  # Ray prints there that a worker died, amid what --json prints
-            yield ray
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+    except Exception as error:  # what Ray cannot have (room, memory, a socket) it says in errors of any kind
+        raise TeacherError(
+            f"Ray cannot start in {folder}: {' '.join(str(error).split())[:300]} It needs {_STORE_MEMORY >> 20} MB in /dev/shm and room in "
+            "that folder (TMPDIR names another). Nobody was asked: make room and run again, or run without --engine ray."
+        ) from error
 
 
 class _Worker:
@@ -184,6 +203,7 @@ class _Worker:
     def __init__(self, number: int, items: list[PlanItem], share_usd: float | None) -> None:
         self.number, self.items, self.share_usd = number, items, share_usd
         self.actor: Any = None
+        self.pid: int | None = None  # known before there is work for it
         self.log: Path | None = None
         self.offset = 0
         self.used_usd = 0.0
@@ -208,6 +228,7 @@ class _Run:
         self._live: dict[int, _Worker] = {}
         self._done = {"reused": 0, "examples": 0}
         self._reports: list[GenerateReport] = []
+        self._lost: str | None = None  # which of Ray's own processes is gone
         self.error: RetortError | None = None
         self.stopped: str | None = None
 
@@ -245,10 +266,13 @@ class _Run:
         while worker.items and not self._asker.stopped:
             self._start(worker)
             try:
+                worker.pid = await self._soon(worker.actor.pid.remote(), f"worker {worker.number} did not start")
                 result = await worker.actor.run.remote(self._work(worker, of, concurrency))
                 self._take(worker, await worker.actor.seen.remote())
             except self._ray.exceptions.RayActorError:
                 result = None
+                await asyncio.sleep(_LOOK_S)  # what killed it may be the end of Ray, which shows now
+                self._require_ray()
             finally:
                 self._close(worker)
             if isinstance(result, GenerateReport):
@@ -274,8 +298,23 @@ class _Run:
             elif not self._asker.stopped:
                 self._say(f"Worker {worker.number} died; another goes on with the {len(worker.items):,} items that are left of its shard.")
 
+    async def _soon(self, answer: Any, otherwise: str) -> Any:
+        """What an actor answers at once. Raises TeacherError where it does not: Ray itself has no word for most of its ends."""
+        try:
+            return await asyncio.wait_for(answer, _SILENCE_S)
+        except TimeoutError as error:
+            self._lost = "scheduler"
+            raise TeacherError(f"Ray: {otherwise} within {_SILENCE_S:.0f} s (no memory?). {_AGAIN}") from error
+
+    def _require_ray(self) -> None:
+        """Raise TeacherError where one of the processes is gone without which Ray waits for ever, or ends this one."""
+        gone = [kind for kind, _ in self._ray._private.worker._global_node.dead_processes() if kind in _VITAL]
+        if gone:
+            self._lost = gone[0]
+            raise TeacherError(f"Ray's own process {gone[0]} ended (killed, or no memory?). {_AGAIN}")
+
     def _start(self, worker: _Worker) -> None:
-        worker.offset, worker.calls, worker.rows = 0, 0, []
+        worker.offset, worker.calls, worker.rows, worker.pid = 0, 0, [], None
         worker.log = self._store.open_worker(worker.number, self._left_of(worker))
         worker.actor = self._lane.remote()
         self._live[worker.number] = worker
@@ -299,7 +338,7 @@ class _Run:
     def _close(self, worker: _Worker) -> None:
         """The actor has ended, or ends now: take in all that it wrote, and give its share back."""
         assert worker.log is not None
-        self._ray.kill(worker.actor)
+        self._kill(worker)
         del self._live[worker.number]
         self._store.close_worker(worker.log)
         self._take_in(worker)
@@ -310,6 +349,13 @@ class _Run:
         self._done["examples"] += max(worker.examples, sum(len(row["example_ids"]) for row in worker.rows))
         worker.reused = worker.examples = 0
 
+    def _kill(self, worker: _Worker) -> None:
+        if self._lost is None:
+            self._ray.kill(worker.actor)
+        elif worker.pid is not None:  # what is left of Ray would not do it, or never answer
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGKILL)
+
     # -- while they run
 
     async def look(self) -> None:
@@ -317,6 +363,7 @@ class _Run:
         flushed = time.monotonic()
         while True:
             await asyncio.sleep(_LOOK_S)
+            self._require_ray()
             await asyncio.gather(*(self._look(worker) for worker in list(self._live.values())))
             for worker in self._live.values():
                 self._take_in(worker)
@@ -326,7 +373,8 @@ class _Run:
 
     async def _look(self, worker: _Worker) -> None:
         with suppress(self._ray.exceptions.RayActorError):  # `_shard` sees it too
-            self._take(worker, await worker.actor.seen.remote())
+            if worker.pid is not None:
+                self._take(worker, await self._soon(worker.actor.seen.remote(), f"worker {worker.number} did not answer"))
 
     def _take(self, worker: _Worker, seen: Seen) -> None:
         worker.reused, worker.examples = seen.reused, seen.examples
@@ -358,7 +406,7 @@ class _Run:
         self._stop()
         await asyncio.sleep(DRAIN_S + 1)
         for worker in self._live.values():
-            self._ray.kill(worker.actor)
+            self._kill(worker)
 
     def _stop(self) -> None:
         self._asker.stop()

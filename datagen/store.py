@@ -324,6 +324,10 @@ class Store:
 
     def __init__(self, path: Path, *, lock_wait_s: float = 60.0) -> None:
         self._begin(path, path.with_suffix(".log"), lock_wait_s)
+        if path.suffix == ".log":
+            raise StoreError(f"{path}: .log is the ending of the log beside a store. Name the store itself by --store, as a.duckdb.")
+        if path.is_dir():
+            raise StoreError(f"{path}: is a folder. Name a file in it by --store, as {path / 'shop.duckdb'}.")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -385,19 +389,34 @@ class Store:
         finally:
             con.close()
 
+    def _require_duckdb(self) -> None:
+        """Raise StoreError for a file of another kind; DuckDB would fetch from the network what it takes to read some of them."""
+        try:
+            with self.path.open("rb") as file:
+                head = file.read(12)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be read ({error.strerror}). Choose another place by --store.") from error
+        if head[8:] != b"DUCK":  # after a checksum (duckdb.org/docs/stable/internals/storage)
+            what = "is not a DuckDB file" if head else "is empty, and no store"
+            raise StoreError(f"{self.path}: {what}. Name another file by --store, or move this one away.")
+
     def _version(self, con: duckdb.DuckDBPyConnection) -> int:
         tables = con.execute("SELECT table_name FROM information_schema.tables").fetchall()
-        if ("settings",) not in tables:
-            if tables:
-                raise StoreError(f"{self.path}: is a DuckDB file, but not a store of this program. Name another by --store.")
+        if not tables:
             return 0
-        found = con.execute("SELECT max(value::INTEGER) FROM settings WHERE name = 'version'").fetchone()
-        return int(found[0]) if found and found[0] is not None else 0
+        columns = con.execute("SELECT column_name FROM information_schema.columns WHERE table_name = 'settings'").fetchall()
+        found = None
+        if {("name",), ("value",)} <= set(columns):
+            found = con.execute("SELECT max(TRY_CAST(value AS INTEGER)) FROM settings WHERE name = 'version'").fetchone()
+        if found is None or found[0] is None:
+            raise StoreError(f"{self.path}: is a DuckDB file, but not a store of this program. Name another by --store.")
+        return int(found[0])
 
     def _look(self) -> _State:
         """What the file holds that this process must know; a new file holds nothing."""
         if not self.path.exists():
             return _State(False, {}, 0.0, 0.0)
+        self._require_duckdb()
         with self._connect(read_only=True) as con:
             version = self._version(con)
             if version > len(MIGRATIONS):

@@ -41,6 +41,16 @@ _FINAL = (
 _FATAL = ("AuthenticationError", "NotFoundError", "PermissionDeniedError", "BudgetExceededError")
 _OVERLOADED = ("RateLimitError", "ServiceUnavailableError", "Timeout")
 _UNREACHABLE = ("ClientConnectorError", "ConnectError", "ConnectionRefusedError")
+_WHERE = "Check the endpoint in the recipe (api_base; most end with /v1)"
+_ADVICE = {
+    "AuthenticationError": "Check the key in the environment and run again.",
+    "PermissionDeniedError": "Check what the key may do and run again.",
+    "NotFoundError": f"{_WHERE} and the model's name, and run again.",
+    "APIConnectionError": f"{_WHERE}, and that the server runs, and run again.",
+    "InvalidResponse": f"{_WHERE} and run again.",
+    "InsufficientBalance": "Put money on the account and run again.",
+    "RateLimitError": "Put money on the account, or raise its quota, and run again.",
+}
 _MAX_WAIT_S = 60.0
 _PATIENCE = 10  # tries that wait out a rate limit, for each one that the recipe's `retries` allows
 _BACKOFF = tenacity.wait_exponential_jitter(multiplier=0.2, max=20)
@@ -210,7 +220,7 @@ class Teacher:
             tries.note(waited=elsewhere or error.name == "RateLimitError")
             # the pool holds all back until Retry-After, and leads past an endpoint that is not there
             error.wait_s = 0.0 if elsewhere or (error.overloaded and asked is not None) else asked
-            self._failed(request, line, error, tries)
+            self._failed(request, line, error, tries, pace.url)
             raise
         finally:
             line.pool.leave(place)
@@ -223,17 +233,17 @@ class Teacher:
         extra = wire_schema.parameters(request.response_schema, line.schema, objects_only=line.objects_only)
         return Asked(_marked_messages(request, _cached_from_tokens(line.config)), {**request.params, **extra})
 
-    def _failed(self, request: Request, line: _Line, error: CallFailed, tries: "_Tries") -> None:
+    def _failed(self, request: Request, line: _Line, error: CallFailed, tries: "_Tries", url: str) -> None:
         """Report a failed try; raise what ends the call or the run. Returns where another try is due."""
         message = redact(error.message)
         self._on_failure(request, error.name, message)
         if error.kind == "fatal":
-            raise FatalTeacherError(f"{request.model}: {error.name}: {_first_line(message)}") from error
+            raise FatalTeacherError(_told(request, url, error.name, message)) from error
         if error.kind == "passing" and not tries.are_over(None):
             return
         told = f"{error.name} after {tries.total} tries: {_first_line(message)}"
-        if error.unreachable and not any(pace.answered for pace in line.pool.paces):
-            raise FatalTeacherError(f"{request.model}: {told}") from error
+        if (error.unreachable or error.stranger) and not any(pace.answered for pace in line.pool.paces):
+            raise FatalTeacherError(_told(request, "" if error.unreachable else url, told, "")) from error
         line.breaker.note(error.name, _first_line(message))
         self._stop_if_hopeless(request, line)
         raise TeacherError(told) from error
@@ -399,6 +409,7 @@ def _litellm_endpoints(config: ModelConfig, where: str) -> tuple[str, ...]:
             raise ConfigError(f"{where}.model is {config.model!r}: there is no such offline teacher; there are {known}.")
         return ("",)
     given = config.endpoints
+    direct.require_urls(given, where)
     try:
         _, provider, _, _ = _litellm().get_llm_provider(config.model, api_base=given[0] if given else None)
     except Exception as error:  # litellm raises its BadRequestError for a provider it does not know
@@ -462,6 +473,14 @@ def _wait(state: tenacity.RetryCallState) -> float:
     if asked == 0.0:
         return 0.0
     return min(_MAX_WAIT_S, max(asked or 0.0, _BACKOFF(state)))
+
+
+def _told(request: Request, url: str, name: str, message: str) -> str:
+    """What ends a run: model, endpoint, what was said, and what to do."""
+    kind = name.partition(" ")[0]
+    at = f" at {direct.place(url)}" if url else ""
+    said = ": ".join([name, *filter(None, [message and _first_line(message)])]).rstrip(".")
+    return f"{request.model}{at}: {said}. {_ADVICE.get(kind, 'Mend the cause and run again.')}"
 
 
 def _first_line(message: str) -> str:

@@ -1,6 +1,7 @@
 """YAML files into pydantic models, with errors that say file, field, value and the nearest known name."""
 
 import difflib
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,12 +33,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}). Give the path of a YAML file.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is no text in UTF-8 (byte {error.start}). Give a YAML file, or save it as UTF-8.") from error
     try:
         data = yaml.load(text, Loader=_StrictLoader)  # a subclass of SafeLoader: builds plain values only
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise ConfigError(f"{where}: not valid YAML: {error.problem}. Mend the line and run again.") from error
+        tab = mark is not None and mark.buffer is not None and mark.buffer[mark.pointer : mark.pointer + 1] == "\t"
+        problem = "a tab, and YAML indents with spaces alone" if tab else error.problem
+        raise ConfigError(f"{where}: not valid YAML: {problem}. Mend the line and run again.") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(f"{path}:{line}: holds the character U+{error.character:04X}, which no YAML file may. Take it out.") from error
+    if data is None:
+        raise ConfigError(f"{path}: is empty. Give the path of a YAML file that says something.")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds a {type(data).__name__}, not a mapping of names to values.")
     return data
@@ -55,6 +65,10 @@ def validate(model: type[M], data: object, path: Path, prefix: str = "") -> M:
             near = nearest(str(first["loc"][-1]), _field_names(model))
             hint = f" Did you mean {near!r}?" if near else " Remove it."
             raise ConfigError(f"{path}: {field} is not a known key.{hint}{more}") from error
+        if first["loc"] and first["loc"][-1] == "[key]":  # a name of a mapping whose names are given
+            near = nearest(str(first["input"]), re.findall(r"'([^']*)'", first["msg"]))
+            hint = f"Did you mean {near!r}?" if near else f"{first['msg']}."
+            raise ConfigError(f"{path}: {field.removesuffix('.[key]')} is not a known key. {hint}{more}") from error
         if first["type"] == "missing":
             raise ConfigError(f"{path}: {field} is missing. Add it.{more}") from error
         message = first["msg"].removeprefix("Value error, ")

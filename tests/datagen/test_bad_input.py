@@ -49,7 +49,6 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("budget", "", ""),
         ("concurrency: 2", "concurrency: -1", "concurrency is -1"),
         ("concurrency: 2", "budget_usd: -1", "budget_usd is -1"),
         ("concurrency: 2", "budget_usd: 0", "budget_usd is 0, so no call can be paid"),
@@ -60,7 +59,18 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
         ("topic: 8, adversarial: 4", "topic: 0", "mix asks for nothing"),
         ("max_tokens: 50", "max_tokens: 0", "max_tokens is 0"),
         ("taxonomy: shop.yaml", "taxonomy: nowhere.yaml", "'nowhere.yaml' is not there"),
-    ][1:],
+        ("concurrency: 2", "concurrency: 0", "concurrency is 0"),
+        ("concurrency: 2", "limits: 1", "limits is not a known key"),
+        ("max_tokens: 50", "max_tokens: 50, limits: {requests_per_minute: -1}", "limits.requests_per_minute is -1"),
+        ("concurrency: 2", "\tconcurrency: 2", "shop-recipe.yaml:7:1: not valid YAML: a tab, and YAML indents with spaces alone"),
+        ("topic: 8", "topik: 8", "mix.topik is not a known key. Did you mean 'topic'?"),
+        ("name: shop", "name: sh\x00op", "shop-recipe.yaml:2: holds the character U+0000"),
+        ('api_base: "http', 'api_base: "htp', "is no URL. Write it with http:// or https://"),
+        ('api_base: "http://', 'api_base: "', "is no URL. Write it with http:// or https://"),
+        ('api_base: "http://', 'api_base: "", top_p: 0.5, user: "', "the endpoint '' is no URL"),
+        ('api_base: "http://127.0.0.1', 'api_base: "http://no-such-host.invalid', "nobody answers at http://no-such-host.invalid"),
+        ("model: openai/local", "model: opnai/local", "no provider of that name is known"),
+    ],
 )
 def test_a_wrong_value_is_refused_by_name(
     recipe: Path, server: Any, capsys: pytest.CaptureFixture[str], old: str, new: str, message: str
@@ -70,6 +80,78 @@ def test_a_wrong_value_is_refused_by_name(
     recipe.write_text(text.replace(old, new))
     assert message in refusal(capsys, "generate", "--recipe", recipe)
     assert not server.bodies
+
+
+def html(status: int) -> Any:
+    return status, {"Content-Type": "text/html"}, b"<!DOCTYPE html><html><head><title>Nothing here</title></head>" + b"<p>x</p>" * 200
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        ((404, {}, b'{"error": {"message": "Not Found"}}'), "NotFoundError: 404: Not Found. Check the endpoint in the recipe (api_base;"),
+        ((404, {}, b'{"error": {"message": "The model `local` does not exist"}}'), "does not exist. Check the endpoint in the recipe"),
+        (
+            html(404),
+            "404: a web page ('Nothing here'). Check the endpoint in the recipe (api_base; most end with /v1) and the model's name",
+        ),
+        ((405, {}, b"Method Not Allowed"), "405: Method Not Allowed. Check the endpoint in the recipe"),
+        (html(200), "the body is a web page ('Nothing here'); its cost is unknown. Check the endpoint in the recipe"),
+        ((200, {}, b'{"status": "healthy"}'), 'no message in it ({"status": "healthy"}); its cost is unknown. Check the endpoint'),
+    ],
+    ids=["404", "unknown model", "404 page", "405", "page", "another service"],
+)
+def test_an_address_that_is_no_chat_api_is_one_line_with_the_address(
+    recipe: Path, server: Any, capsys: pytest.CaptureFixture[str], reply: Any, said: str
+) -> None:
+    server.reply = lambda body, nth: reply
+    message = refusal(capsys, "generate", "--recipe", recipe)
+    assert f"openai/local at {server.url}: " in message
+    assert said in message
+    assert "<p>" not in message
+    assert len(server.bodies) <= 4  # of two workers, with one retry each
+
+
+def test_a_web_page_in_the_middle_of_a_run_is_one_failed_try(recipe: Path, server: Any, shop_reply: Any) -> None:
+    server.reply = lambda body, nth: html(200) if len(server.bodies) == 6 else shop_reply(body, nth)
+    with pytest.raises(SystemExit) as exit_:
+        main(["generate", "--recipe", str(recipe)])
+    assert not exit_.value.code
+    assert [row["error"] for row in Store(Path("data/shop.duckdb")).query("FROM failures")] == ["InvalidResponse"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"\xff\xfe\x00", "is no text in UTF-8 (byte 0)"), (b"", "is empty. Give the path"), (b"- a", "holds a list, not a mapping")],
+)
+def test_a_file_that_is_no_recipe_is_named(recipe: Path, capsys: pytest.CaptureFixture[str], content: bytes, message: str) -> None:
+    recipe.write_bytes(content)
+    assert message in refusal(capsys, "generate", "--recipe", recipe)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--recipe", "."), "cannot be read (Is a directory)"),
+        (("--recipe", "nowhere.yaml"), "nowhere.yaml: cannot be read (No such file or directory)"),
+        (("--engine", "ray", "--workers", "0"), "'--workers': Input should be greater than or equal to 1. See --help."),
+        (("--engine", "spark"), "'spark' is not one of 'process', 'ray'"),
+        (("--scale", "nan"), "'--scale'"),
+    ],
+)
+def test_a_wrong_option_is_named(
+    recipe: Path, server: Any, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    assert message in refusal(capsys, "generate", *(() if "--recipe" in arguments else ("--recipe", recipe)), *arguments)
+    assert not server.bodies
+
+
+def test_ray_that_is_not_installed_is_named_before_anything_else(
+    recipe: Path, server: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert "make setup-ray" in refusal(capsys, "generate", "--recipe", recipe, "--engine", "ray")
+    assert not Path("data").exists()
 
 
 def test_a_missing_key_names_its_variable(recipe: Path, server: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,10 +215,37 @@ def test_another_program_s_database_is_left_alone(recipe: Path, server: Any, cap
     with duckdb.connect("data/shop.duckdb") as con:
         con.execute("CREATE TABLE theirs (x INTEGER)")
     assert "not a store of this program" in refusal(capsys, "generate", "--recipe", recipe)
-    Path("data/shop.duckdb").write_text("no database")
-    assert "is not a store that can be read" in refusal(capsys, "generate", "--recipe", recipe).replace(
-        "cannot be opened", "is not a store that can be read"
-    )
+    assert not server.bodies
+
+
+def test_another_program_s_settings_are_left_alone(recipe: Path, server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("data").mkdir()
+    for columns in ("a INTEGER", "name VARCHAR, value VARCHAR"):
+        with duckdb.connect("data/shop.duckdb") as con:
+            con.execute(f"CREATE OR REPLACE TABLE settings ({columns})")
+        assert "not a store of this program. Name another by --store" in refusal(capsys, "generate", "--recipe", recipe)
+    with duckdb.connect("data/shop.duckdb") as con:
+        assert con.execute("SELECT table_name FROM information_schema.tables").fetchall() == [("settings",)]
+    assert not server.bodies
+
+
+@pytest.mark.parametrize("content", [b"no database", b"SQLite format 3\x00" + bytes(84), b""])
+@pytest.mark.parametrize("verb", ["generate", "plan"])
+def test_a_file_of_another_kind_is_left_alone(
+    recipe: Path, server: Any, capsys: pytest.CaptureFixture[str], content: bytes, verb: str
+) -> None:
+    Path("mine.txt").write_bytes(content)
+    message = refusal(capsys, verb, "--recipe", recipe, "--store", "mine.txt")
+    assert message.startswith(f"error: mine.txt: is {'not a DuckDB file' if content else 'empty'}")
+    assert message.endswith("Name another file by --store, or move this one away.")
+    assert Path("mine.txt").read_bytes() == content
+    assert not server.bodies
+
+
+def test_a_store_that_is_a_folder_or_a_log_is_refused(recipe: Path, server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ": is a folder" in refusal(capsys, "generate", "--recipe", recipe, "--store", recipe.parent)
+    assert "Name the store itself" in refusal(capsys, "generate", "--recipe", recipe, "--store", "shop.log")
+    assert not Path("shop.log").exists()
     assert not server.bodies
 
 

@@ -91,7 +91,7 @@ def test_blank_lines_that_keep_a_slow_answer_open_are_skipped() -> None:
 @pytest.mark.parametrize(
     ("reply", "kind", "name", "words"),
     [
-        (http(b"<html>busy</html>"), "passing", "InvalidResponse", "not JSON"),
+        (http(b"<html><h1>Busy</h1></html>"), "passing", "InvalidResponse", r"a web page \('Busy'\)"),
         (http(b'{"choices": [{"mess'), "passing", "InvalidResponse", "not JSON"),
         (http(b"[]"), "passing", "InvalidResponse", "a JSON list"),
         (http(b'{"ok": true}'), "passing", "InvalidResponse", "no message"),

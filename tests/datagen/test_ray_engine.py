@@ -1,11 +1,13 @@
 """Several processes for one store: shards, workers' logs and their replay; and, with Ray (slow), the same rows whoever is killed."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -186,26 +188,27 @@ def shop(tmp_path: Path, shop_path: Path, server: Any, shop_reply: Callable[...,
 
     server.reply = reply
 
-    def start(store: str, *options: str, budget: str = "") -> subprocess.Popen[str]:
+    def start(store: str, *options: str, budget: str = "", before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
         (tmp_path / "r.yaml").write_text(RECIPE.format(url=server.url, budget=budget))
         command = [sys.executable, "-m", "datagen", "generate", "--recipe", "r.yaml", "--store", store, "--terms", "a test", *options]
         env = {**os.environ, "PYTHONPATH": str(ROOT), "SHOP_API_KEY": KEY}
         return subprocess.Popen(
-            command, cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-        )
+            command, cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            preexec_fn=before,
+        )  # fmt: skip
 
     return start
 
 
-def lanes(driver: int) -> list[int]:
-    """The processes of a driver's actors."""
+def processes(driver: int) -> dict[int, str]:
+    """All that a driver started, and what these started: process to its name."""
     parents = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             fields, command = (folder / "stat").read_text().rpartition(")")[2].split(), (folder / "cmdline").read_text()
         except OSError:
             continue
-        parents[int(folder.name)] = int(fields[1]), command
+        parents[int(folder.name)] = int(fields[1]), command.partition("\0")[0].rpartition("/")[2]
 
     def above(pid: int) -> set[int]:
         found = set()
@@ -214,7 +217,12 @@ def lanes(driver: int) -> list[int]:
             found.add(pid)
         return found
 
-    return [pid for pid, (_, command) in parents.items() if command.startswith("ray::Lane") and driver in above(pid)]
+    return {pid: name for pid, (_, name) in parents.items() if driver in above(pid)}
+
+
+def named(driver: int, name: str) -> list[int]:
+    """The processes of a driver whose name begins so."""
+    return [pid for pid, found in processes(driver).items() if found.startswith(name)]
 
 
 def wait_for_answers(folder: Path, store: str, count: int) -> None:
@@ -244,7 +252,7 @@ def test_two_actors_make_the_rows_of_one_process_though_one_is_killed(shop: Any,
     asked = len(server.bodies)
     two = shop("two.duckdb", "--engine", "ray", "--workers", "2")
     wait_for_answers(tmp_path, "two", 40)
-    os.kill(lanes(two.pid)[0], signal.SIGKILL)
+    os.kill(named(two.pid, "ray::Lane")[0], signal.SIGKILL)
     _, err = two.communicate(timeout=120)
     assert two.returncode == one.returncode, err
     assert "died; another goes on" in err
@@ -273,6 +281,77 @@ def test_a_killed_driver_loses_nothing(shop: Any, tmp_path: Path, server: Any) -
     assert "answers found in the store" in out, err
     assert content(tmp_path / "one.duckdb") == content(tmp_path / "two.duckdb")
     assert asked <= len(server.bodies) - asked <= asked + 8
+
+
+@pytest.mark.slow
+@ray_needed
+@pytest.mark.parametrize("victim", ["raylet", "gcs_server", "ray::DashboardAgent", "ray::RuntimeEnvAgent"])
+def test_a_run_whose_ray_is_killed_ends_with_one_line_and_goes_on_when_it_is_run_again(
+    shop: Any, tmp_path: Path, server: Any, victim: str
+) -> None:
+    run = shop("two.duckdb", "--engine", "ray", "--json")
+    wait_for_answers(tmp_path, "two", 40)
+    actors = named(run.pid, "ray::Lane")
+    os.kill(named(run.pid, victim)[0], signal.SIGKILL)
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 2, err
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    process = "gcs_server" if victim == "gcs_server" else "raylet"  # which ends with either of its agents
+    assert errors == [
+        f"error: Ray's own process {process} ended (killed, or no memory?). All that was answered is kept: "
+        "the same command goes on from here."
+    ]
+    assert "Traceback" not in err
+    assert not out
+    assert not [pid for pid in actors if Path(f"/proc/{pid}").exists()]
+    kept = len(Store(tmp_path / "two.duckdb").answers())
+    assert kept >= 40
+    assert len(server.bodies) - kept <= 8  # in flight
+    before = len(server.bodies)
+    out, err = shop("two.duckdb").communicate(timeout=120)
+    assert f"{kept} answers found in the store" in out, err
+    asked = len(server.bodies) - before
+    shop("one.duckdb").communicate(timeout=120)
+    assert len(server.bodies) - before - asked == asked + kept
+    assert content(tmp_path / "one.duckdb") == content(tmp_path / "two.duckdb")
+
+
+@pytest.mark.slow
+@ray_needed
+def test_ray_listens_on_loopback_alone_and_reports_nothing(shop: Any, tmp_path: Path) -> None:
+    run = shop("two.duckdb", "--engine", "ray")
+    wait_for_answers(tmp_path, "two", 40)
+    started = {run.pid: "driver", **processes(run.pid)}
+    sockets = set()
+    for link in (link for pid in started for link in Path(f"/proc/{pid}/fd").iterdir()):
+        with suppress(OSError):  # closed meanwhile
+            sockets.add(str(link.readlink()))
+    listening = [
+        fields[1].rpartition(":")[0]
+        for family in ("tcp", "tcp6")
+        for fields in (line.split() for line in Path(f"/proc/net/{family}").read_text().splitlines()[1:])
+        if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets
+    ]
+    mapped = "0000000000000000FFFF00000100007F"  # ::ffff:127.0.0.1
+    assert len(listening) >= 4
+    assert set(listening) <= {"0100007F", mapped, "00000000000000000000000001000000"}
+    told = [Path(f"/proc/{pid}/environ").read_bytes() for pid, name in started.items() if name == "ray::Lane"]
+    assert told
+    assert all(b"RAY_USAGE_STATS_ENABLED=0" in environment for environment in told)
+    run.communicate(timeout=120)
+
+
+@pytest.mark.slow
+@ray_needed
+def test_ray_that_cannot_start_is_one_line_and_nobody_was_asked(shop: Any, tmp_path: Path, server: Any) -> None:
+    """A limit on the size of files stands for a full disk: Ray's shared memory does not fit."""
+    run = shop("two.duckdb", "--engine", "ray", before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 26, 1 << 26)))
+    _, err = run.communicate(timeout=150)
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert (run.returncode, len(errors)) == (2, 1), err
+    assert errors[0].startswith("error: Ray cannot start in ")
+    assert "Traceback" not in err
+    assert not server.bodies
 
 
 @pytest.mark.slow
