@@ -271,7 +271,8 @@ class BatchRun:
             if api is None:
                 raise ConfigError(
                     f"{self._store.path}: a batch of {batch.requests:,} requests to {batch.model} is open, and the recipe no longer names "
-                    "that model. Put it back to collect the batch, or give it up by --drop-batches."
+                    f"that model{f' at {batch.api_base}' if batch.api_base else ''}. Put it back to collect the batch, or give it up by "
+                    "--drop-batches."
                 )
             try:
                 if batch.status == "submitting":

@@ -227,6 +227,7 @@ def _pilot(work: Workspace, items: list[PlanItem], per_generator: int, yes: bool
 
     settings = work.loaded.recipe
     database = Store(work.store_path)
+    _settle_batches(database, batch=False, drop=False)  # before a person is asked whether to pay
     nobody = Asker(database, ahead.nobody(), settings.teachers.by_role(), _variables(work), attempts=1, budget_usd=None)
     chosen = ahead.pilot_items(items, ahead.open_inputs(items, nobody, judged=settings.judge), per_generator)
     if not chosen:
@@ -244,7 +245,7 @@ def _pilot(work: Workspace, items: list[PlanItem], per_generator: int, yes: bool
             raise ConfigError("--pilot pays for calls. Add --yes to agree without a terminal.")
         typer.confirm("Ask?", abort=True)
     with database.writing():
-        _settle_batches(database, batch=False, drop=False)
+        _settle_batches(database, batch=False, drop=False)  # another run may have sent some meanwhile
         result, _ = asyncio.run(
             _generate(work, items, database, teachers, "pilot", only=chosen, cap_usd=cap if most else settings.budget_usd)
         )

@@ -2,11 +2,15 @@
 
 import email.parser
 import hashlib
+import itertools
 import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -26,7 +30,7 @@ name: shop
 taxonomy: shop.yaml
 seed: 1
 teachers:
-  teacher: {{model: {model}, max_tokens: 200, timeout_s: 10, params: {{api_base: "{base}"}}}}
+  teacher: {{model: {model}, max_tokens: 200, timeout_s: 120, params: {{api_base: "{base}"}}}}
 {more}
 mix: {{topic: {topic}, preference: 4}}
 attempts: 3
@@ -99,7 +103,10 @@ class BatchServer:
             def log_message(self, *args: Any) -> None:
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            request_queue_size = 128  # of 5, a slow machine drops connections that come together, and each waits seconds
+
+        self.http = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}"
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
@@ -396,11 +403,112 @@ def test_an_interrupt_leaves_the_batch_open_and_the_same_command_goes_on(
     assert max(provider_server.answered.values()) == 1
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_process_that_is_stopped_while_it_waits_pays_for_nothing_twice(
+    how: signal.Signals, provider: str, shop_run: Write, provider_server: BatchServer
+) -> None:
+    run(shop_run(provider, store="live.duckdb"))
+    usd = provider_server.usd
+    provider_server.looks = sys.maxsize
+    command = [*shop_run(provider), "--batch"]
+    waiting = subprocess.Popen(
+        [sys.executable, "-m", "datagen", *command], env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not any(batch["looks"] for batch in provider_server.batches.values()):
+        assert waiting.poll() is None
+        time.sleep(0.02)
+    waiting.send_signal(how)
+    _, err = waiting.communicate()
+    assert waiting.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL), err
+    assert Store(Path("a.duckdb")).ledger.open_usd > 0
+    provider_server.looks = 2
+    assert run(command) == 0
+    assert [len(batch["requests"]) for batch in provider_server.batches.values()] == [6, 16, 16, 4]
+    assert max(provider_server.answered.values()) == 1
+    assert examples("a.duckdb") == examples("live.duckdb")
+    assert paid("a.duckdb") == pytest.approx(provider_server.usd - usd, abs=1e-9)
+    assert Store(Path("a.duckdb")).ledger.unknown_usd == 0
+
+
+def test_a_budget_that_is_raised_while_a_batch_is_open_sends_the_rest_once(
+    provider: str, shop_run: Write, provider_server: BatchServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(shop_run(provider, topic=20, store="live.duckdb"))
+    usd = provider_server.usd
+    run([*shop_run(provider, topic=20, store="whole.duckdb"), "--batch", "--no-wait"])
+    (whole,) = Store(Path("whole.duckdb")).batches("open")
+    provider_server.batches.clear()
+    cap = whole.worst_usd * 0.6  # for a part of the first round
+    assert run([*shop_run(provider, topic=20, more=f"budget_usd: {cap}"), "--batch", "--no-wait"]) == PENDING
+    (first,) = Store(Path("a.duckdb")).batches("open")
+    assert 0 < first.requests < whole.requests
+    assert run([*shop_run(provider, topic=20, more="budget_usd: 10"), "--batch"]) == 0
+    assert max(provider_server.answered.values()) == 1
+    assert examples("a.duckdb") == examples("live.duckdb")
+    assert paid("a.duckdb") == pytest.approx(provider_server.usd - usd, abs=1e-9)
+
+
+def test_a_budget_that_is_raised_after_a_run_that_it_stopped_goes_on_without_paying_twice(
+    shop_run: Write, provider_server: BatchServer
+) -> None:
+    run(shop_run("openai", topic=20, store="live.duckdb"))
+    usd = provider_server.usd
+    assert run([*shop_run("openai", topic=20, more="budget_usd: 0.0008"), "--batch"]) == 1
+    assert provider_server.usd - usd <= 0.0008
+    assert run([*shop_run("openai", topic=20, more="budget_usd: 10"), "--batch"]) == 0
+    assert max(provider_server.answered.values()) == 1
+    assert examples("a.duckdb") == examples("live.duckdb")
+    assert paid("a.duckdb") == pytest.approx(provider_server.usd - usd, abs=1e-9)
+
+
+def test_another_teacher_while_a_batch_is_open_is_refused_and_the_first_collects_it(
+    shop_run: Write, provider_server: BatchServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*shop_run("openai"), "--batch", "--no-wait"]) == PENDING
+    for more in (["--batch"], []):
+        assert run([*shop_run("openai"), *more, "--teacher", "openai/gpt-4.1-mini"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"the recipe no longer names that model at {provider_server.url}/v1. Put it back to collect the batch" in said
+    assert len(provider_server.batches) == 1
+    assert not provider_server.live
+    assert run([*shop_run("openai"), "--batch"]) == 0
+    assert max(provider_server.answered.values()) == 1
+
+
+def test_other_settings_of_the_teacher_while_a_batch_is_open_collect_it_and_ask_anew(shop_run: Write, provider_server: BatchServer) -> None:
+    run([*shop_run("openai"), "--batch", "--no-wait"])
+    command = [*shop_run("openai"), "--batch"]
+    Path("r.yaml").write_text(Path("r.yaml").read_text().replace("max_tokens: 200", "max_tokens: 200, temperature: 0.3"))
+    assert run(command) == 0
+    assert [batch["requests"][0]["body"]["temperature"] for batch in provider_server.batches.values()] == [1.0, 0.3, 0.3, 0.3, 0.3]
+    assert max(provider_server.answered.values()) == 1
+    assert paid("a.duckdb") == pytest.approx(provider_server.usd, abs=1e-9)
+
+
+def test_a_pilot_while_batches_are_open_is_refused_before_it_is_agreed_to(
+    shop_run: Write, provider_server: BatchServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = shop_run("openai")
+    run([*command, "--batch", "--no-wait"])
+    capsys.readouterr()
+    assert run(["plan", *command[1:], "--pilot", "2", "--yes"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "6 requests wait in batches and would be paid twice. Add --batch to `generate` to collect them" in said
+    assert "it costs at most" not in said
+    assert not provider_server.live
+    assert run(["plan", *command[1:]]) == 0
+    assert len(provider_server.batches) == 1
+    assert run([*command, "--batch"]) == 0
+    assert run(["plan", *command[1:], "--pilot", "2", "--yes"]) == 0  # nothing is left to ask
+    assert not provider_server.live
+
+
 def test_what_a_batch_did_not_answer_is_asked_live(provider: str, shop_run: Write, provider_server: BatchServer) -> None:
     run(shop_run(provider, store="live.duckdb"))
     before, usd = len(provider_server.live), provider_server.usd
-    fates = ["", "expired", "error:500", "garbled", "missing", ""]
-    provider_server.fate = lambda request: fates[int(request["id"], 16) % 6]
+    fates = itertools.cycle(["", "expired", "error:500", "garbled", "missing", ""])
+    provider_server.fate = lambda request: next(fates)  # by their order: ids differ with the server's port
     assert run([*shop_run(provider), "--batch"]) == 0
     assert examples("a.duckdb") == examples("live.duckdb")
     assert len(provider_server.live) > before
@@ -417,7 +525,8 @@ def test_what_a_batch_did_not_answer_is_asked_live(provider: str, shop_run: Writ
 def test_the_bill_is_the_servers_where_requests_fail_and_are_asked_live(
     provider: str, shop_run: Write, provider_server: BatchServer
 ) -> None:
-    provider_server.fate = lambda request: ["", "expired", "error:500"][int(request["id"], 16) % 3]
+    fates = itertools.cycle(["", "expired", "error:500"])
+    provider_server.fate = lambda request: next(fates)
     assert run([*shop_run(provider), "--batch"]) == 0
     assert provider_server.live
     assert paid("a.duckdb") == pytest.approx(provider_server.usd, abs=1e-9)
