@@ -1,5 +1,10 @@
 """`python -m datagen`."""
 
-from datagen.cli import main
+import sys
+
+try:
+    from datagen.cli import main
+except KeyboardInterrupt:  # Ctrl-C while the program loads
+    sys.exit(130)
 
 main()

@@ -459,6 +459,7 @@ async def _generate(
     chosen = items if only is None else only
     with _interruptible() as interrupt:
         try:
+            await asyncio.sleep(0)  # a Ctrl-C that came before is heard now, and nobody is asked
             if batches is not None:
                 report = await batches.run(items, judged=settings.judge, concurrency=settings.concurrency, wait=wait, interrupt=interrupt)
             else:

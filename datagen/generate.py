@@ -150,6 +150,7 @@ async def _all_of(workers: Sequence["asyncio.Task[None]"], asker: Asker, interru
     """Wait for the workers; after an interrupt, for as long as what is in flight may take, and then no longer."""
     watch: asyncio.Future[Any] = asyncio.create_task((interrupt or asyncio.Event()).wait())
     together: asyncio.Future[Any] = asyncio.gather(*workers)
+    together.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # also where nobody waits for it any more
     try:
         await asyncio.wait([watch, together], return_when=asyncio.FIRST_COMPLETED)
         if not together.done():

@@ -382,6 +382,10 @@ class Store:
             if not read_only:
                 con.execute("SET checkpoint_threshold = '256MB'")  # bulk loading was measured 1.4-1.8 times faster
             yield con
+        except (RuntimeError, duckdb.InterruptException) as error:
+            if "interrupted" not in str(error).lower():
+                raise
+            raise KeyboardInterrupt from error  # which DuckDB makes an error of its own
         except duckdb.OutOfMemoryException as error:
             raise StoreError(f"{self.path}: DuckDB ran out of memory or disk: {error}. Make room and run again.") from error
         except (duckdb.IOException, duckdb.TransactionException) as error:
@@ -448,7 +452,7 @@ class Store:
         with self._connect(read_only=True) as con:
             try:
                 return _rows(con.execute(sql, params))
-            except duckdb.IOException:
+            except (duckdb.IOException, duckdb.InterruptException):
                 raise
             except duckdb.Error as error:
                 raise StoreError(f"{self.path}: {error}") from error

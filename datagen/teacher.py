@@ -11,6 +11,7 @@ import gc
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import version
@@ -82,6 +83,8 @@ def _litellm() -> Any:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import litellm
 
+    # it makes the call's coroutine in a thread: where the call is cancelled meanwhile, nobody awaits it
+    warnings.filterwarnings("ignore", message=r"coroutine '.*completion' was never awaited", category=RuntimeWarning)
     litellm.telemetry = False
 
     litellm.suppress_debug_info = True

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,6 +72,8 @@ def validate(model: type[M], data: object, path: Path, prefix: str = "") -> M:
         if first["type"] == "missing":
             raise ConfigError(f"{path}: {field} is missing. Add it.{more}") from error
         message = first["msg"].removeprefix("Value error, ")
+        if isinstance(first["input"], Mapping):  # what is wrong is how its parts go together, and the message names them
+            raise ConfigError(f"{path}: {f'{field}: ' if first['loc'] else ''}{message}.{more}") from error
         raise ConfigError(f"{path}: {field} is {first['input']!r}; {message}.{more}") from error
 
 

@@ -1,8 +1,11 @@
 """What a user can get wrong before a run: each mistake is one clear line and exit 2, and nobody was asked."""
 
+import os
 import resource
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +56,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
         ("concurrency: 2", "budget_usd: -1", "budget_usd is -1"),
         ("concurrency: 2", "budget_usd: 0", "budget_usd is 0, so no call can be paid"),
         ("model: openai/local", "model: nobody/knows", "'nobody/knows', which no role uses".replace("'nobody/knows'", "openai/local")),
+        ("model: openai/local", "model: nobody/knows", "shop-recipe.yaml: terms decides on openai/local"),
         ("price: {input_per_million: 1, output_per_million: 2}, ", "", "whose price is not known. Set teachers."),
         ("input_per_million: 1", "input_per_million: -1", "price.input_per_million is -1"),
         ("topic: 8", "topic: -8", "mix.topic is -8"),
@@ -69,7 +73,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
         ('api_base: "http://', 'api_base: "', "is no URL. Write it with http:// or https://"),
         ('api_base: "http://', 'api_base: "", top_p: 0.5, user: "', "the endpoint '' is no URL"),
         ('api_base: "http://127.0.0.1', 'api_base: "http://no-such-host.invalid', "nobody answers at http://no-such-host.invalid"),
-        ("model: openai/local", "model: opnai/local", "no provider of that name is known"),
+        ("openai/local", "opnai/local", "no provider of that name is known"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(
@@ -194,6 +198,38 @@ def test_a_mistake_in_a_prompt_is_found_before_the_first_call(
     monkeypatch.setattr(prompts, "load_prompt", lambda asked, _=None, *parts: load(asked, folder, *parts))
     assert message in refusal(capsys, "generate", "--recipe", recipe)
     assert not server.bodies
+
+
+@pytest.mark.parametrize("when", ["Store.answers_of_others", "prompts.check_prompts", "secrets.resolved"])
+def test_ctrl_c_before_the_first_call_asks_nobody_and_says_how_to_go_on(
+    recipe: Path, server: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    from datagen import secrets
+    from datagen import store as stores
+
+    place, _, name = when.partition(".")
+    owner: Any = {"Store": stores.Store, "prompts": prompts, "secrets": secrets}[place]
+    real = getattr(owner, name)
+
+    def pressed(*args: Any, **kwargs: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, pressed)
+    with pytest.raises(SystemExit) as exit_:
+        main(["generate", "--recipe", str(recipe)])
+    said = capsys.readouterr().err
+    assert exit_.value.code == 130
+    assert "Interrupted; nothing is lost. The same command goes on from here." in said
+    assert "Traceback" not in said
+    assert not server.bodies
+
+
+def test_ctrl_c_in_a_query_is_an_interrupt_and_no_bug(store: Store) -> None:
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        store.query("SELECT count(*) FROM range(1000000000) a, range(1000) b WHERE hash(a.range, b.range) = 7")
 
 
 def test_every_prompt_file_is_checked() -> None:
