@@ -1,10 +1,8 @@
 """`python -m datagen`."""
 
-import sys
-
 try:
     from datagen.cli import main
 except KeyboardInterrupt:  # Ctrl-C while the program loads
-    sys.exit(130)
+    raise SystemExit(130) from None
 
 main()

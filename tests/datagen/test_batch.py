@@ -403,6 +403,34 @@ def test_an_interrupt_leaves_the_batch_open_and_the_same_command_goes_on(
     assert max(provider_server.answered.values()) == 1
 
 
+def test_the_key_is_in_no_file_that_is_uploaded_or_kept_and_in_nothing_that_is_said(
+    provider: str, shop_run: Write, provider_server: BatchServer, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    key = os.environ["OPENAI_API_KEY"]
+    echo = {"error": {"message": f"Incorrect API key provided: {key}", "type": "x", "code": "x"}}
+    provider_server.on_look = [500, 429]
+    look = provider_server.look
+
+    def echoing(name: str) -> tuple[int, Any]:
+        status, body = look(name)
+        return status, body if status == 200 else echo
+
+    provider_server.look = echoing  # type: ignore[method-assign]
+    fates = itertools.cycle(["", "error:500", "error:400"])
+    provider_server.fate = lambda request: next(fates)
+    line = provider_server.line
+    provider_server.line = lambda *asked: line(*asked).replace(b"bad ", f"Bearer {key} ".encode())  # type: ignore[method-assign]
+    assert run([*shop_run(provider), "--batch"]) == 1
+    said = capfd.readouterr()
+    assert "Incorrect API key provided: [key]" in said.err
+    assert key not in said.out + said.err
+    uploaded = json.dumps([batch["requests"] for batch in provider_server.batches.values()])
+    assert "You write" in uploaded
+    assert key not in uploaded
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
+    assert not [name for name, data in provider_server.files.items() if name.startswith("file-") and key.encode() in data]
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_process_that_is_stopped_while_it_waits_pays_for_nothing_twice(
     how: signal.Signals, provider: str, shop_run: Write, provider_server: BatchServer

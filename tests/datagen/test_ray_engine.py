@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -339,6 +340,29 @@ def test_ray_listens_on_loopback_alone_and_reports_nothing(shop: Any, tmp_path: 
     assert told
     assert all(b"RAY_USAGE_STATS_ENABLED=0" in environment for environment in told)
     run.communicate(timeout=120)
+
+
+@pytest.mark.slow
+@ray_needed
+def test_a_key_that_the_server_echoes_is_in_none_of_rays_files(
+    shop: Any, tmp_path: Path, server: Any, shop_reply: Callable[..., Any]
+) -> None:
+    def reply(body: dict[str, Any], nth: int) -> Any:
+        time.sleep(0.1)
+        return server.error(500, f"Bearer {KEY}") if len(server.bodies) % 7 == 0 else shop_reply(body, nth)
+
+    server.reply = reply
+    run = shop("two.duckdb", "--engine", "ray")
+    wait_for_answers(tmp_path, "two", 40)
+    (session,) = Path(tempfile.gettempdir()).glob(f"ray-*/session_*_{run.pid}")
+    logs = [path for path in session.rglob("*") if path.is_file()]
+    assert len(logs) > 5
+    assert not [path for path in logs if KEY.encode() in path.read_bytes()]
+    os.kill(named(run.pid, "raylet")[0], signal.SIGKILL)  # which makes Ray print the ends of its files
+    out, err = run.communicate(timeout=60)
+    assert KEY not in out + err
+    assert not session.exists()
+    assert not [path for path in tmp_path.glob("*") if KEY.encode() in path.read_bytes()]
 
 
 @pytest.mark.slow
