@@ -120,7 +120,7 @@ def test_a_wrong_key_ends_the_run_with_exit_2(
     (tmp_path / "r.yaml").write_text(RECIPE.format(url=server.url))
     server.reply = lambda body, nth: server.error(401, "invalid key")
     assert run(["generate", "--recipe", "r.yaml"]) == 2
-    assert "error: openai/local: AuthenticationError: 401: invalid key" in capsys.readouterr().err
+    assert f"error: openai/local at {server.url}: AuthenticationError: 401: invalid key. Check the key" in capsys.readouterr().err
     assert server.seen.total() <= 8
 
 
