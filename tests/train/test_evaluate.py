@@ -212,7 +212,7 @@ def test_comparisons_follow_the_stages(tmp_path: Path) -> None:
     lines = json.loads((tmp_path / "comparisons.json").read_text())
     pairs = {(c["a"], c["b"]) for c in lines}
     assert pairs == {("base", "sft"), ("sft", "dpo"), ("base", "dpo"), ("dpo", "merged")}
-    assert set(lines[0]) == {"set", "metric", "a", "b", "difference", "low", "high", "n", "p"}
+    assert set(lines[0]) == {"set", "metric", "a", "b", "difference", "low", "high", "n", "p", "detectable"}
 
 
 def test_the_general_probe_is_scored_by_skill(tmp_path: Path) -> None:
@@ -315,8 +315,9 @@ def test_a_run_is_evaluated_stage_by_stage_on_every_set(trained: Any, monkeypatc
     monkeypatch.setattr(evaluate, "GENERAL", tmp_path)
     measures = evaluate.evaluate_run(run_dir, config, manifest)
     found = {(m["set"], m["model"]): m["n"] for m in measures if m["metric"] in ("label_accuracy", "exact_match")}
-    assert {key[1] for key in found} == {"base", "few_shot", "sft", "dpo", "merged"}
+    assert {key[1] for key in found} == {"teacher", "base", "few_shot", "sft", "dpo", "merged"}
     assert ("general", "few_shot") not in found
+    assert {key[0] for key in found if key[1] == "teacher"} == {"test"}, "only there are its answers stored"
     assert {key[0]: n for key, n in found.items()} == {"test": 6, "mine": 5, "general": 1}
 
 
