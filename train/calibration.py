@@ -23,13 +23,14 @@ Floats = NDArray[np.float64]
 
 
 def calibration(confidences: Sequence[float], right: Sequence[bool], *, seed: int = 0, resamples: int = 1000) -> dict[str, Any] | None:
-    """Risk-coverage curve, expected calibration error, over-confidence and how well confidence tells right from wrong.
+    """Risk-coverage curve, calibration error, over-confidence and how well confidence tells right from wrong.
 
     Each with its 95 % interval, from resampled rows. None with fewer than SMALLEST rows.
 
-    ece               mean distance of confidence and accuracy over BINS bins of equal size (Guo et al. 2017)
-    over_confidence   mean confidence less accuracy: positive where the model thinks too well of itself
-    separation        share of (right, wrong) pairs of answers in which the right one is held with more confidence; 0.5 is chance
+    calibration_error   root mean square distance of confidence and accuracy over BINS bins of equal size, without what chance
+                        alone adds to it (Kumar et al. 2019); the plain mean distance is never 0, also where nothing is wrong
+    over_confidence     mean confidence less accuracy: positive where the model thinks too well of itself
+    separation          share of (right, wrong) pairs of answers in which the right one is held with more confidence; 0.5 is chance
     """
     held, correct = np.asarray(confidences, dtype=float), np.asarray(right, dtype=float)
     if len(held) < SMALLEST:
@@ -48,7 +49,7 @@ def calibration(confidences: Sequence[float], right: Sequence[bool], *, seed: in
     found: dict[str, Any] = {"rows": len(held), "accuracy": float(correct.mean()), "confidence": float(held.mean()), "curve": curve}
     gaps = [over_confidence(held[i], correct[i]) for i in drawn]
     found["over_confidence"] = _interval(over_confidence(held, correct), gaps)
-    found["ece"] = _reflected(ece(held, correct), [ece(held[i], correct[i]) for i in drawn])
+    found["calibration_error"] = _root(squared_error(held, correct), [squared_error(held[i], correct[i]) for i in drawn])
     apart, again = separation(held, correct), [separation(held[i], correct[i]) for i in drawn]
     found["separation"] = None if apart is None else _interval(apart, [value for value in again if value is not None])
     return found
@@ -59,11 +60,14 @@ def over_confidence(held: Floats, correct: Floats) -> float:
     return float(held.mean() - correct.mean())
 
 
-def ece(held: Floats, correct: Floats) -> float:
-    """Expected calibration error over BINS bins with equally many rows, ordered by confidence."""
+def squared_error(held: Floats, correct: Floats) -> float:
+    """Mean squared distance of confidence and accuracy over the bins, less the variance of each bin's accuracy; may be below 0."""
     order = np.argsort(held, kind="stable")
-    gaps = np.array([abs(held[b].mean() - correct[b].mean()) * len(b) for b in np.array_split(order, BINS)])
-    return float(gaps.sum() / len(held))
+    total = 0.0
+    for rows in np.array_split(order, BINS):
+        share = correct[rows].mean()
+        total += len(rows) * ((held[rows].mean() - share) ** 2 - share * (1 - share) / max(1, len(rows) - 1))
+    return float(total / len(held))
 
 
 def separation(held: Floats, correct: Floats) -> float | None:
@@ -80,12 +84,7 @@ def _interval(value: float, resampled: Sequence[float]) -> dict[str, float]:
     return {"value": value, "low": float(min(low, value)), "high": float(max(high, value))}
 
 
-def _reflected(value: float, resampled: Sequence[float]) -> dict[str, float]:
-    """The interval of an error that chance can only raise: what resampling adds to it once, sampling had added before.
-
-    Distances are always positive, so the error found is too large, and that of resampled rows by as much again. The estimate and
-    the quantiles are moved down by that; nothing below 0.
-    """
-    bias = float(np.mean(resampled)) - value
-    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return {"value": max(0.0, value - bias), "low": max(0.0, float(low) - 2 * bias), "high": max(0.0, float(high) - 2 * bias)}
+def _root(value: float, resampled: Sequence[float]) -> dict[str, float]:
+    """The root of a squared error with its interval. Rows that are drawn twice raise the resampled ones: their mean is moved back."""
+    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]) - (float(np.mean(resampled)) - value)
+    return {name: float(max(0.0, square) ** 0.5) for name, square in (("value", value), ("low", low), ("high", high))}
