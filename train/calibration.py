@@ -41,9 +41,8 @@ def calibration(confidences: Sequence[float], right: Sequence[bool], *, seed: in
         count = max(1, round(coverage * len(held)))
         wrong = int(count - correct[order[:count]].sum())
         low, high = wilson(wrong, count)
-        curve.append(
-            {"coverage": coverage, "rows": count, "risk": wrong / count, "low": low, "high": high, "at": float(held[order[count - 1]])}
-        )
+        least = float(held[order[count - 1]])
+        curve.append({"coverage": coverage, "rows": count, "risk": wrong / count, "low": low, "high": high, "confidence": least})
     times = resampled_rows(len(held), seed=seed, resamples=resamples)
     drawn = [np.repeat(np.arange(len(held)), t) for t in times]
     found: dict[str, Any] = {"rows": len(held), "accuracy": float(correct.mean()), "confidence": float(held.mean()), "curve": curve}

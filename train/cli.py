@@ -125,7 +125,7 @@ def merge(run_dir: Path | None = RunOption, as_json: bool = JsonOption) -> None:
 def evaluate(
     model: str | None = typer.Option(None, "--model", help="A run's folder (runs/latest when not given), or any model's with --set."),
     sets: list[str] | None = typer.Option(None, "--set", help="NAME=FILE.jsonl to score a model on, instead of a run on its own sets."),
-    others: list[str] | None = typer.Option(None, "--answers", help="NAME=FILE.jsonl: a system that takes part by its answers, as teacher."),
+    others: list[str] | None = typer.Option(None, "--answers", help="NAME=FILE.jsonl: a system that takes part by its answers."),
     recipe: Path | None = RecipeOption, student: str | None = StudentOption, data: Path | None = DataOption,
     target: Path | None = typer.Option(None, "--out", help="Where to write the evaluation of a model with --set."),
     as_json: bool = JsonOption,
