@@ -23,7 +23,7 @@ from train.errors import ConfigError, TrainError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__)
 # A pipe has no width of its own; the evaluation table wants some.
-out = Console(width=None if sys.stdout.isatty() else 132)
+out = Console(width=None if sys.stdout.isatty() else 150)
 talk = Console(stderr=True, highlight=False, soft_wrap=True)
 
 RUNS = Path("runs")
@@ -128,6 +128,7 @@ def evaluate(
     others: list[str] | None = typer.Option(None, "--answers", help="NAME=FILE.jsonl: a system that takes part by its answers."),
     recipe: Path | None = RecipeOption, student: str | None = StudentOption, data: Path | None = DataOption,
     target: Path | None = typer.Option(None, "--out", help="Where to write the evaluation of a model with --set."),
+    price: float | None = typer.Option(None, "--usd-per-hour", min=0, help="The serving machine's price; the recipe's when not given."),
     as_json: bool = JsonOption,
 ) -> None:  # fmt: skip
     """Evaluate base, SFT, DPO and merged of a run again; or, with --set, any model on a file."""
@@ -136,7 +137,7 @@ def evaluate(
     if not sets:
         if others:
             _give(Path(model) if model else None, others)
-        where = _existing(Path(model) if model else None, ("evaluate", "report"), again=True)
+        where = _existing(Path(model) if model else None, ("evaluate", "report"), again=True, usd_per_hour=price)
         _show_evaluation(where, as_json)
         return
     from train.dataset import Manifest
@@ -259,14 +260,17 @@ def _run(config: TrainConfig, run_dir: Path | None, stages: tuple[str, ...] | No
         return run.run(config, now=datetime.now(UTC), progress=progress, stages=stages or run.STAGES, run_dir=run_dir)
 
 
-def _existing(run_dir: Path | None, stages: tuple[str, ...], *, again: bool) -> Path:
+def _existing(run_dir: Path | None, stages: tuple[str, ...], *, again: bool, usd_per_hour: float | None = None) -> Path:
     from train import run
     from train.model import quiet
 
     quiet()
     where = run.find_run(run_dir, RUNS)
+    config = run.config_of(where)
+    if usd_per_hour is not None:
+        config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"usd_per_hour": usd_per_hour})})
     with Terminal() as progress:
-        return run.run(run.config_of(where), now=datetime.now(UTC), progress=progress, stages=stages, run_dir=where, again=again)
+        return run.run(config, now=datetime.now(UTC), progress=progress, stages=stages, run_dir=where, again=again)
 
 
 def _give(run_dir: Path | None, others: list[str]) -> None:

@@ -196,7 +196,8 @@ def test_another_systems_answers_join_an_evaluation_and_its_report(
     (tmp_path / "t.jsonl").write_text("".join(json.dumps({"id": row["id"], "answer": "{}"}) + "\n" for row in given))
     assert call("evaluate", "--answers", "teacher", "--json") == 2
     assert call("evaluate", "--answers", "teacher=x", "--set", "a=b") == 2
-    assert call("evaluate", "--answers", f"teacher={tmp_path / 't.jsonl'}") == 0
+    assert call("evaluate", "--answers", f"teacher={tmp_path / 't.jsonl'}", "--usd-per-hour", "0.9") == 0
+    assert "at $0.9 an hour" in Path("runs/latest/analysis.json").read_text()
     said = capsys.readouterr().out
     assert "The teacher reaches 0.0 % on real." in said
     measures = json.loads(Path("runs/latest/evaluation.json").read_text())
