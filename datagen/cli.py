@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 done, but short of what was asked; 2 the user can mend it;
 import asyncio
 import contextlib
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -633,7 +634,8 @@ def compare(
     a, b = comparing.names_of(first, second)
     pairs = comparing.pair_up(first, second, rows)
     found, facts = _evaluate(work, "judge", "compare", partial(comparing.judge_pairs, pairs), len(pairs))
-    summary = {**facts, **comparing.summarize(found.results, a=a, b=b, seed=work.loaded.recipe.seed)}
+    judged = {"file": second.name, "sha256": hashlib.sha256(second.read_bytes()).hexdigest()}  # a report sees whether it is still so
+    summary = {**facts, **comparing.summarize(found.results, a=a, b=b, seed=work.loaded.recipe.seed), "second": judged}
     target = target or second.parent / f"judged.{a}-{b}.json"
     target.write_text(json.dumps({**summary, "judgements": [j._asdict() for j in found.results]}, indent=1) + "\n", encoding="utf-8")
     if as_json:

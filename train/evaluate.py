@@ -469,7 +469,7 @@ def evaluate_model(
         }
     if out is not None:
         return write_evaluation(out, listed, completions, seed=config.seed)
-    return _scored(listed, completions, seed=config.seed)[0]
+    return _scored(listed, _read_all(listed, completions), seed=config.seed)[0]
 
 
 def run_sets(config: TrainConfig, manifest: Manifest) -> list[EvaluationRows]:
@@ -555,16 +555,18 @@ def write_evaluation(
 
     `extra` goes into analysis.json as it is; its `cost` into the advice too.
     """
-    measures, comparisons = _scored(sets, completions, seed=seed)
+    answers = _read_all(sets, completions)
+    measures, comparisons = _scored(sets, answers, seed=seed)
     run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / "evaluation.json", measures)
     write_json(run_dir / "comparisons.json", comparisons)
-    shutil.rmtree(run_dir / "answers", ignore_errors=True)
+    for stale in (run_dir / "answers").glob("*/*.jsonl"):  # judgements beside them stay
+        stale.unlink()
     lines = []
     for s in sets:
         for name, texts in completions[s.name].items():
             written = [_written(text) for text in texts]
-            own = list(_answer_lines(s, name, written, read_answers(s.rows, [w.text for w in written], s.task)))
+            own = list(_answer_lines(s, name, written, answers[s.name][name]))
             lines += own
             _write_jsonl(run_dir / "answers" / s.name / f"{name}.jsonl", own)
     _write_parquet(run_dir / "answers.parquet", lines, ANSWER_COLUMNS)
@@ -575,7 +577,9 @@ def write_evaluation(
         if line["failed"] and last[line["set"]] == line["model"] and line["set"] not in {s.name for s in sets if s.slices}
     ]
     _write_parquet(run_dir / "failures.parquet", failures, FAILURE_COLUMNS)
-    write_json(run_dir / "analysis.json", {**(extra or {}), **_analysis(sets, completions, measures, comparisons, extra or {}, seed=seed)})
+    found = _analysis(sets, completions, answers, seed=seed)
+    said = advice(measures, comparisons, (extra or {}).get("cost"))
+    write_json(run_dir / "analysis.json", {**(extra or {}), **found, "advice": said})
     return measures
 
 
@@ -583,11 +587,22 @@ def _written(answer: str | Written) -> Written:
     return answer if isinstance(answer, Written) else Written(answer)
 
 
-def _scored(sets: Sequence[EvaluationRows], completions: Completions, *, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+Answers = Mapping[str, Mapping[str, list[Answer]]]
+
+
+def _read_all(sets: Sequence[EvaluationRows], completions: Completions) -> Answers:
+    """All answers (set -> model -> one per row), read for scoring."""
+    return {
+        s.name: {name: read_answers(s.rows, [_written(t).text for t in texts], s.task) for name, texts in completions[s.name].items()}
+        for s in sets
+    }
+
+
+def _scored(sets: Sequence[EvaluationRows], read: Answers, *, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     measures: list[dict[str, Any]] = []
     comparisons: list[dict[str, Any]] = []
     for s in sets:
-        answers = _read_all(s, completions)
+        answers = read[s.name]
         slices: dict[str, list[int]] = {"": list(range(len(s.rows)))}
         if s.slices:
             for kind in sorted({row.kind for row in s.rows if row.kind}):
@@ -607,23 +622,11 @@ def _scored(sets: Sequence[EvaluationRows], completions: Completions, *, seed: i
     return measures, comparisons
 
 
-def _read_all(s: EvaluationRows, completions: Completions) -> dict[str, list[Answer]]:
-    return {name: read_answers(s.rows, [_written(t).text for t in texts], s.task) for name, texts in completions[s.name].items()}
-
-
-def _analysis(
-    sets: Sequence[EvaluationRows],
-    completions: Completions,
-    measures: Sequence[Mapping[str, Any]],
-    comparisons: Sequence[Mapping[str, Any]],
-    extra: Mapping[str, Any],
-    *,
-    seed: int,
-) -> dict[str, Any]:
-    """Where the tuned student is weak, whether it knows it, and what to do: of every set but the general probe."""
+def _analysis(sets: Sequence[EvaluationRows], completions: Completions, read: Answers, *, seed: int) -> dict[str, Any]:
+    """Where the tuned student is weak, and whether it knows it: of every set but the general probe."""
     weak, known = [], []
     for s in sets:
-        answers = _read_all(s, completions)
+        answers = read[s.name]
         model = next((m for m in ("dpo", "sft", "merged") if m in answers), list(answers)[-1])
         if s.slices:
             continue
@@ -641,7 +644,7 @@ def _analysis(
             curve = calibration([p for p, _ in pairs], [ok for _, ok in pairs], seed=seed)
             if curve is not None:
                 known.append({"set": s.name, "model": name, "metric": found["metric"], **curve})
-    return {"slices": weak, "confidence": known, "advice": advice(measures, comparisons, extra.get("cost"))}
+    return {"slices": weak, "confidence": known}
 
 
 def _line(name: str, comparison: Comparison) -> dict[str, Any]:

@@ -175,7 +175,7 @@ def read_run(run_dir: Path) -> Run:
         comparisons=_read(run_dir / "comparisons.json") or [],
         answers=answers,
         analysis=_read(run_dir / "analysis.json") or {},
-        judgements=[_read(path) for path in sorted((run_dir / "answers").glob("*/judged.*.json"))],
+        judgements=[{**_read(path), "folder": path.parent.name} for path in sorted((run_dir / "answers").glob("*/judged.*.json"))],
         curve=_curve_of(run_dir, record),
     )
 
@@ -536,6 +536,9 @@ def _judged(run: Run) -> list[dict[str, Any]]:
             )
             if found.get(key)
         ]
+        answers = run.folder / "answers" / found["folder"] / found["second"]["file"]
+        if not answers.is_file() or hashlib.sha256(answers.read_bytes()).hexdigest() != found["second"]["sha256"]:
+            found["warnings"] = ["The answers were made anew since they were judged: compare them again.", *found["warnings"]]
         parts.append({**found, "table": rows})
     return parts
 

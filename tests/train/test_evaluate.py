@@ -271,6 +271,15 @@ def test_each_systems_answers_lie_in_a_file_of_their_own(tmp_path: Path) -> None
     assert {"id", "input", "answer", "expected", "topic", "generator", "kind", "right"} == set(lines[0])
 
 
+def test_evaluating_again_keeps_what_a_judge_said_and_drops_systems_that_are_gone(tmp_path: Path) -> None:
+    written(tmp_path)
+    for name in ("judged.base-sft.json", "product.jsonl"):
+        (tmp_path / "answers/test" / name).write_text("{}")
+    written(tmp_path)
+    left = {path.name for path in (tmp_path / "answers/test").iterdir()}
+    assert "judged.base-sft.json" in left and "product.jsonl" not in left
+
+
 def test_the_analysis_has_slices_and_advice(tmp_path: Path) -> None:
     written(tmp_path)
     analysis = json.loads((tmp_path / "analysis.json").read_text())

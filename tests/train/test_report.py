@@ -383,6 +383,7 @@ def timed(folder: Path) -> Path:
         "a": "few_shot", "b": "dpo", "judge": "gpt-judge", "rows": 150, "win": share, "tie": share, "lose": share, "win_rate": share,
         "win_rate_at_equal_length": None, "agreement": share, "position": share, "sentence": "On 150 rows dpo wins <most>.",
         "warnings": ["Position bias: what stands first is preferred"],
+        "second": {"file": "dpo.jsonl", "sha256": hashlib.sha256((folder / "answers/mine/dpo.jsonl").read_bytes()).hexdigest()},
     }  # fmt: skip
     (folder / "answers/mine/judged.few_shot-dpo.json").write_text(json.dumps(judged))
     return folder
@@ -419,6 +420,13 @@ def test_a_judges_word_and_its_biases_are_told(full: str) -> None:
     said = section(full, "judged")
     assert "dpo against few_shot" in said and "gpt-judge" in said and "Position bias" in said
     assert "&lt;most&gt;" in said
+    assert "made anew" not in said
+
+
+def test_a_judges_word_on_other_answers_is_not_passed_off_as_one_on_these(tmp_path: Path) -> None:
+    run = timed(tmp_path)
+    (run / "answers/mine/dpo.jsonl").write_text("")
+    assert "made anew since they were judged" in section(write_report(run).read_text(), "judged")
 
 
 def test_the_teacher_is_weighed_with_its_price(full: str) -> None:
