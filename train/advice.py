@@ -9,7 +9,7 @@ have shown is said too: no clear gain on a small set is not the same as no gain.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from train.metrics import GLOSSARY, ROW_METRICS
+from train.metrics import GLOSSARY, RARELY, ROW_METRICS
 
 TUNED = ("dpo", "sft", "merged")  # the first that there is, is what the run is about
 FEW_SHOT, TEACHER, BASE = "few_shot", "teacher", "base"
@@ -47,10 +47,13 @@ def _against(rival: str, measures: Sequence[Line], comparisons: Sequence[Line]) 
     for name in sets:
         if rival == TEACHER and name == HELD_OUT:
             continue
-        for metric in ROW_METRICS:
-            for c in comparisons:
-                if (c["set"], c["metric"], c["a"], c["b"]) == (name, metric, rival, tuned):
-                    return c
+        found = {c["metric"]: c for c in comparisons if (c["set"], c["a"], c["b"]) == (name, rival, tuned)}
+        best = {metric: max((m["value"] for m in measures if (m["set"], m["metric"]) == (name, metric)), default=0.0) for metric in found}
+        listed = [metric for metric in ROW_METRICS if metric in found]
+        if listed[:2] == ["exact_match", "rouge_l"] and best["exact_match"] < RARELY:
+            return found["rouge_l"]
+        if listed:
+            return found[listed[0]]
     return None
 
 

@@ -43,7 +43,7 @@ from train.metrics import (
     score,
 )
 from train.model import Student, device, has_plain_cache, load_student, load_with_adapters, stop_ids
-from train.slices import row_metric, slices
+from train.slices import slices
 from train.template import render
 from train.watch import Progress, Silent, write_json
 
@@ -636,7 +636,7 @@ def _analysis(sets: Sequence[EvaluationRows], completions: Completions, read: An
         weak.append(found)
         for name, listed in answers.items():
             held = [w.logprob for w in map(_written, completions[s.name][name])]
-            metric = METRICS[str(row_metric(listed))]
+            metric = METRICS[found["metric"]]
             if metric.kind != "proportion" or name not in (model, "base"):
                 continue
             tally = metric.tally(listed)

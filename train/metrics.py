@@ -441,8 +441,10 @@ GLOSSARY: dict[str, Meaning] = {
     "bad_behaviour": Meaning("Share of rows with any of the bad behaviours: invented, forbidden, not declined.", False),
 }
 
-# One of these says of a single row whether it is right: the first that applies to a set.
+# One of these says of a single row whether it is right: the first that applies to a set. Free text is hardly ever equal to its
+# reference: where exact match is below RARELY, the overlap of words speaks.
 ROW_METRICS = ("label_accuracy", "exact_match", "rouge_l")
+RARELY = 0.05
 BAD_BEHAVIOURS = ("invented_entity", "asks_forbidden", "missed_abstention", "bad_behaviour")
 
 

@@ -55,3 +55,15 @@ def test_the_teacher_comes_with_both_prices() -> None:
 
 def test_lower_is_better_for_bad_behaviour() -> None:
     assert verdict(comparison("mine", "base", -0.1, 0.02, metric="bad_behaviour")) == "better"
+
+
+def test_free_text_that_is_never_exactly_right_is_weighed_by_its_overlap() -> None:
+    def lines(metric: str, value: float) -> list[dict[str, Any]]:
+        return [{**m, "metric": metric, "value": value} for m in measures(("mine", "few_shot"), ("mine", "dpo"))]
+
+    same = comparison("mine", "few_shot", 0.0, 0.01, metric="exact_match")
+    gain = comparison("mine", "few_shot", 0.2, 0.05, metric="rouge_l")
+    (found,) = advice([*lines("exact_match", 0.01), *lines("rouge_l", 0.5)], [same, gain])
+    assert (found["metric"], found["verdict"]) == ("rouge_l", "better")
+    (found,) = advice([*lines("exact_match", 0.4), *lines("rouge_l", 0.5)], [same, gain])
+    assert found["metric"] == "exact_match"

@@ -89,22 +89,21 @@ def test_small_slices_are_counted_and_not_scored() -> None:
     assert found["left_out"] >= 1
 
 
-def test_free_text_is_compared_by_means() -> None:
+def test_free_text_that_is_never_exactly_right_is_compared_by_its_overlap() -> None:
     rng = random.Random(2)
-    task = TaskSpec(output="text")
+    task = TaskSpec(output="text", type="generation")
     rows = [row._replace(label=None, completion="one two three four") for row in rows_of(200)]
 
     def answers(weak: str) -> list[Answer]:
-        return [
-            read_answer(
-                task, "m", "one two" if row.topic == weak else rng.choice(["one two three four five", "two three four"]), row.completion
-            )
-            for row in rows
-        ]
+        near = ("one two three four five", "two three four", "one two three")
+        return [read_answer(task, "m", "one" if row.topic == weak else rng.choice(near), row.completion) for row in rows]
 
     found = slices("test", rows, {"base": answers("t5"), "dpo": answers("t2")}, model="dpo", rivals=("base",))
     assert found is not None
-    assert found["metric"] == "exact_match" or [line["slice"] for line in found["slices"] if line["weak"]] == ["t2"]
+    assert found["metric"] == "rouge_l"
+    assert [line["slice"] for line in found["slices"] if line["weak"]] == ["t2"]
+    changed = {line["slice"]: line["change"] for line in found["slices"] if line["p_change_holm"] <= 0.05 and line["by"] == "topic"}
+    assert changed["t2"] < 0 < changed["t5"] and set(changed) == {"t2", "t5"}
 
 
 def test_rows_that_nothing_can_be_scored_on_have_no_slices() -> None:
