@@ -307,5 +307,5 @@ def _sentences(curve: Mapping[str, Any], seeds: set[int]) -> list[str]:
         if law["ceiling"]["high"] - law["ceiling"]["low"] > 0.1:
             said.append("The ceiling is hardly determined: trust the forecast near the data alone.")
     luck = "test rows and seeds" if len(seeds) > 1 else "the choice of test rows, not the luck of training"
-    said.append(f"The intervals cover {luck}. Each part was trained for as many epochs as the whole, so a smaller part saw fewer steps.")
+    said.append(f"The intervals cover {luck}. Each part was trained by the recipe's epochs, so a smaller part saw fewer steps.")
     return said
