@@ -17,7 +17,7 @@ ARGS_TERMS = $(if $(TERMS),--terms "$$TERMS")
 ARGS_WORKERS = $(if $(WORKERS),--engine ray --workers $(WORKERS))
 ARGS_TRAIN = --recipe $(RECIPE) $(if $(STUDENT),--student $(STUDENT)) $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
 
-.PHONY: help setup setup-train setup-ray setup-dev plan datagen sql review report train evaluate check test test-slow bench lock clean
+.PHONY: help setup setup-train setup-ray setup-dev plan datagen sql review report train evaluate curve check test test-slow bench lock clean
 
 help: ## Print this help
 	@echo "Retort: from a domain's taxonomy to a small language model. Start with: make datagen, then make train"
@@ -79,6 +79,9 @@ train: $(V)/.train ## Tune the student (SFT, then DPO), merge, evaluate, report
 
 evaluate: $(V)/.train ## Evaluate the last run again
 	@$(TRAIN) evaluate $(if $(OUT),--model $(OUT))
+
+curve: $(V)/.train ## Learning curve: SFT on 12, 25, 50 and 100 % of the data, and what more rows would bring and cost
+	@$(TRAIN) curve --recipe $(RECIPE) $(if $(STUDENT),--student $(STUDENT)) $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS))
 
 check: $(V)/.dev ## Lint and types
 	@$(V)/bin/ruff check .

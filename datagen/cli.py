@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 done, but short of what was asked; 2 the user can mend it;
 import asyncio
 import contextlib
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -617,6 +618,103 @@ def export(
     rows = {name: entry["rows"] for name, entry in manifest["files"].items()}
     out.print(f"{target}: " + ", ".join(f"{name} {count:,}" for name, count in rows.items() if count is not None))
     out.print("Next: make review N=20 (look at a sample), make sql (ask the store), make train (tune the student).")
+
+
+@app.command()
+def compare(
+    first: Path = typer.Argument(..., help="One system's answers: JSON lines of id, input, answer, as runs/<id>/answers/ holds them."),
+    second: Path = typer.Argument(..., help="The other's, to the same rows; the win rate is that of this one."),
+    recipe: Path = RecipeOption, store: Path | None = StoreOption, teacher: str | None = TeacherOption,
+    rows: int | None = typer.Option(None, "--rows", min=1, help="Compare this many, drawn by a hash of their ids; all when not given."),
+    target: Path | None = typer.Option(None, "--out", help="The judgements, JSON; judged.<a>-<b>.json beside the second when not given."),
+    as_json: bool = JsonOption,
+) -> None:  # fmt: skip
+    """Let the recipe's judge compare two systems' answers, each pair in both orders, and say how far the judge can be believed."""
+    from datagen import compare as comparing
+
+    work = _open(recipe, store, teacher=teacher)
+    a, b = comparing.names_of(first, second)
+    pairs = comparing.pair_up(first, second, rows)
+    found, facts = _evaluate(work, "judge", "compare", partial(comparing.judge_pairs, pairs), len(pairs))
+    judged = {"file": second.name, "sha256": hashlib.sha256(second.read_bytes()).hexdigest()}  # a report sees whether it is still so
+    summary = {**facts, **comparing.summarize(found.results, a=a, b=b, seed=work.loaded.recipe.seed), "second": judged}
+    target = target or second.parent / f"judged.{a}-{b}.json"
+    target.write_text(json.dumps({**summary, "judgements": [j._asdict() for j in found.results]}, indent=1) + "\n", encoding="utf-8")
+    if as_json:
+        _print_json(summary)
+    else:
+        out.print("\n".join([*comparing.render(summary, facts["cost_usd"]), f"Each judgement: {target}"]), markup=False, highlight=False)
+    if found.stopped or found.missing:
+        raise typer.Exit(1)
+
+
+@app.command()
+def answer(
+    source: Path = typer.Argument(..., help="Rows to answer: JSON lines of id, input, answer; any file of runs/<id>/answers/<set>/."),
+    target: Path = typer.Option(..., "--out", help="Where the teacher's answers go, for `python -m train evaluate --answers`."),
+    recipe: Path = RecipeOption, store: Path | None = StoreOption, teacher: str | None = TeacherOption, as_json: bool = JsonOption,
+) -> None:  # fmt: skip
+    """Let the recipe's teacher answer evaluation rows, to compare it with its student. None of it becomes training data."""
+    from datagen import compare as comparing
+
+    work = _open(recipe, store, teacher=teacher)
+    given = list(comparing.read_answers(source).values())
+    found, facts = _evaluate(work, "teacher", "answer", partial(comparing.answer_rows, given), len(given))
+    target.write_text("".join(json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in found.results), encoding="utf-8")
+    if as_json:
+        _print_json(facts)
+    else:
+        out.print(f"{len(found.results):,} of {len(given):,} rows answered by {facts['teacher']}, {money(facts['cost_usd'])}: {target}")
+    if len(found.results) < len(given):
+        raise typer.Exit(1)
+
+
+def _evaluate(work: Workspace, role: str, command: str, ask_all: Callable[..., Awaitable[Any]], rows: int) -> tuple[Any, dict[str, Any]]:
+    """Ask one role about evaluation rows, inside the store and its budget; what came of it, with facts for a record."""
+    from datagen.ask import Asker
+    from datagen.compare import Weigher
+    from datagen.store import Store
+
+    settings = work.loaded.recipe
+    config = settings.teachers.by_role()[role]
+    config.secret_params()
+    database, variables = Store(work.store_path), _variables(work)
+
+    async def run() -> Any:
+        teacher = _teacher(work, database)
+
+        def asker(of: Any) -> Asker:
+            return Asker(
+                database, of, {role: config}, variables, attempts=settings.attempts, budget_usd=settings.budget_usd,
+                concurrency=settings.concurrency,
+            )  # fmt: skip
+
+        weigher = Weigher(teacher)
+        await ask_all(asker(weigher))
+        talk.print(
+            f"{rows:,} rows for {config.model}: {weigher.calls:,} calls that the store has no answer to, at most {money(weigher.usd)} "
+            "for those; more where an answer cannot be read and is asked for again."
+        )
+        settings_now, started = settings.model_dump(mode="json"), datetime.now(UTC)
+        versions = {name: version(name) for name in ("retort", "litellm", "duckdb")}
+        database.start_run(f"{started:%Y%m%dT%H%M%S}-{os.getpid()}", command, settings_now, versions)
+        with _interruptible() as interrupt:
+            try:
+                found = await ask_all(asker(teacher), interrupt)
+            except BaseException as error:
+                database.end_run(f"failed: {redact(str(error))}")
+                raise
+        database.end_run("interrupted" if interrupt.is_set() else "short" if found.stopped or found.missing else "done")
+        return found
+
+    with database.writing():
+        _settle_batches(database, batch=False, drop=False)
+        found = asyncio.run(run())
+    cost = float(database.run_totals()["cost_usd"])
+    if not found.results:
+        raise ConfigError(f"{config.model} gave no answer that could be used: {found.stopped or found.missing}. Mend that, and run again.")
+    facts = {"missing": found.missing, "stopped": found.stopped, "cost_usd": cost, "simulated": config.model.startswith("offline/")}
+    return found, {role: config.model, **facts}
 
 
 @app.command()

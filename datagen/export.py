@@ -6,6 +6,7 @@ against the evaluation sets, because nothing later would notice.
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,8 @@ _CONTENT = {
     "think": "CASE WHEN reasoning IS NULL THEN '' ELSE '<think>\n' || reasoning || '\n</think>\n' END || completion[1].content",
     "plain": "CASE WHEN reasoning IS NULL THEN '' ELSE reasoning || '\n' END || completion[1].content",
 }
-_ABOUT = "id, group_id, topic, generator, label, kind"
+_ABOUT = "id, group_id, topic, generator, label, kind, dimensions"
+_PER_ROW = {"calls": "calls", "prompt_tokens": "tokens_in", "completion_tokens": "tokens_out"}
 _SHAREGPT = (
     "list_transform(list_concat(prompt, completion), lambda m: {'from': CASE m.role WHEN 'user' THEN 'human' "
     "WHEN 'assistant' THEN 'gpt' ELSE m.role END, 'value': m.content}) AS conversations"
@@ -250,11 +252,45 @@ def _data(store: Store) -> dict[str, Any]:
         "SELECT role, model, sum(calls)::BIGINT AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens, "
         "sum(completion_tokens)::BIGINT AS completion_tokens, sum(cost_usd) AS cost_usd FROM costs GROUP BY ALL ORDER BY role, model"
     )
+    per_accepted, answering = cost_per_accepted(store), _answering(store)
     rates = [rate._asdict() for rate in defect_rates(store)]
     review = {"rates": rates, "agreement": [found._asdict() for found in agreements(store)]} if rates else None
     return {
         **totals, "reasons": _reasons(store), "generators": generators, "topics": topics, "costs": costs, "review": review,
+        "per_accepted": per_accepted, "answering": answering,
     }  # fmt: skip
+
+
+def cost_per_accepted(store: Store) -> dict[str, Any]:
+    """What an accepted row of the present plan cost, all calls of its items counted, with the 95 % interval over items.
+
+    An item is what is drawn: its calls and its rows belong together. The interval is that of a ratio of two means (delta method).
+    """
+    rows = store.query(
+        "WITH paid AS (SELECT item_id, sum(cost_usd) AS usd, count(*) AS calls, sum(prompt_tokens) AS tokens_in, "
+        "sum(completion_tokens) AS tokens_out FROM calls GROUP BY item_id), "
+        "kept AS (SELECT item_id, count(*) AS n FROM accepted GROUP BY item_id) "
+        "SELECT coalesce(usd, 0)::DOUBLE AS usd, coalesce(calls, 0)::DOUBLE AS calls, coalesce(tokens_in, 0)::DOUBLE AS tokens_in, "
+        "coalesce(tokens_out, 0)::DOUBLE AS tokens_out, coalesce(n, 0)::DOUBLE AS n "
+        "FROM items LEFT JOIN paid ON paid.item_id = id LEFT JOIN kept ON kept.item_id = id WHERE planned ORDER BY id"
+    )
+    total = sum(row["n"] for row in rows)
+    if not total:
+        return {"rows": 0, "cost_usd": None, "low": None, "high": None, "calls": None, "prompt_tokens": None, "completion_tokens": None}
+    usd = sum(row["usd"] for row in rows) / total
+    half = 1.96 * math.sqrt(sum((row["usd"] - usd * row["n"]) ** 2 for row in rows)) / total
+    means = {name: sum(row[key] for row in rows) / total for name, key in _PER_ROW.items()}
+    return {"rows": int(total), "cost_usd": usd, "low": max(0.0, usd - half), "high": usd + half, **means}
+
+
+def _answering(store: Store) -> dict[str, Any] | None:
+    """What the teacher took to answer an input, where it answered some: the price that a student is compared with."""
+    rows = store.query(
+        "SELECT model, count(*) AS requests, sum(cost_usd) AS cost_usd, avg(prompt_tokens) AS prompt_tokens, "
+        "avg(completion_tokens) AS completion_tokens, median(latency_s) AS median_s, quantile_cont(latency_s, 0.95) AS p95_s "
+        "FROM calls WHERE role = 'teacher' AND split_part(prompt, '@', 1) = 'answer' GROUP BY model ORDER BY requests DESC, model LIMIT 1"
+    )
+    return rows[0] if rows else None
 
 
 def _size(rows: int) -> str:

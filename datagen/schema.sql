@@ -89,13 +89,14 @@ COMMENT ON VIEW rejected IS 'Examples that are not fit, by whom and why.';
 
 CREATE OR REPLACE VIEW sft AS
     SELECT prompt, [{'role': 'assistant', 'content': completion}] AS completion, id, group_id, split, topic, generator,
-           label, kind, reasoning
+           label, kind, reasoning, dimensions::VARCHAR AS dimensions
     FROM accepted;
 COMMENT ON VIEW sft IS 'TRL''s conversational prompt-completion rows.';
 
 CREATE OR REPLACE VIEW preference AS
     SELECT prompt, [{'role': 'assistant', 'content': completion}] AS chosen,
-           [{'role': 'assistant', 'content': a.rejected}] AS rejected, id, group_id, split, topic, generator, label, kind
+           [{'role': 'assistant', 'content': a.rejected}] AS rejected, id, group_id, split, topic, generator, label, kind,
+           a.dimensions::VARCHAR AS dimensions
     FROM accepted a WHERE a.rejected IS NOT NULL;
 COMMENT ON VIEW preference IS 'TRL''s conversational prompt-chosen-rejected rows.';
 

@@ -23,7 +23,7 @@ from train.errors import ConfigError, TrainError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__)
 # A pipe has no width of its own; the evaluation table wants some.
-out = Console(width=None if sys.stdout.isatty() else 132)
+out = Console(width=None if sys.stdout.isatty() else 150)
 talk = Console(stderr=True, highlight=False, soft_wrap=True)
 
 RUNS = Path("runs")
@@ -125,13 +125,19 @@ def merge(run_dir: Path | None = RunOption, as_json: bool = JsonOption) -> None:
 def evaluate(
     model: str | None = typer.Option(None, "--model", help="A run's folder (runs/latest when not given), or any model's with --set."),
     sets: list[str] | None = typer.Option(None, "--set", help="NAME=FILE.jsonl to score a model on, instead of a run on its own sets."),
+    others: list[str] | None = typer.Option(None, "--answers", help="NAME=FILE.jsonl: a system that takes part by its answers."),
     recipe: Path | None = RecipeOption, student: str | None = StudentOption, data: Path | None = DataOption,
     target: Path | None = typer.Option(None, "--out", help="Where to write the evaluation of a model with --set."),
+    price: float | None = typer.Option(None, "--usd-per-hour", min=0, help="The serving machine's price; the recipe's when not given."),
     as_json: bool = JsonOption,
 ) -> None:  # fmt: skip
     """Evaluate base, SFT, DPO and merged of a run again; or, with --set, any model on a file."""
+    if sets and others:
+        raise ConfigError("--answers belongs to the evaluation of a run, --set to that of another model. Leave one of them out.")
     if not sets:
-        where = _existing(Path(model) if model else None, ("evaluate",), again=True)
+        if others:
+            _give(Path(model) if model else None, others)
+        where = _existing(Path(model) if model else None, ("evaluate", "report"), again=True, usd_per_hour=price)
         _show_evaluation(where, as_json)
         return
     from train.dataset import Manifest
@@ -151,6 +157,41 @@ def evaluate(
     with Terminal() as progress:
         measures = evaluate_model(name, files, task, config, out=target, progress=progress)
     _print_measures(measures, as_json)
+
+
+@app.command()
+def curve(
+    recipe: Path | None = RecipeOption, student: str | None = StudentOption, data: Path | None = DataOption,
+    shares: str = typer.Option("0.12,0.25,0.5,1", "--shares", help="Parts of the data to train on, rising."),
+    seeds: int = typer.Option(1, "--seeds", min=1, help="Train every part so often, with other seeds and other parts."),
+    as_json: bool = JsonOption,
+) -> None:  # fmt: skip
+    """Learning curve: SFT on growing parts of the data, a power law, and what the next 1,000 rows would bring and cost."""
+    from train.curve import learn
+    from train.dataset import Manifest
+    from train.model import quiet
+
+    quiet()
+    config = read_config(recipe, student=student, data=data)
+    try:
+        parts = [float(part) for part in shares.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--shares {shares}: write numbers with commas, such as 0.25,0.5,1.") from error
+    with Terminal() as progress:
+        folder, found = learn(config, Manifest.read(config.data), progress=progress, shares=parts, seeds=seeds)
+    if as_json:
+        _print_json(found)
+        return
+    table = Table(title=f"{found['metric']} on {found['set']}, with 95 % intervals", title_justify="left")
+    for column in ("part", "seed", "training rows", found["metric"]):
+        table.add_column(column, justify="right")
+    for p in found["points"]:
+        value = f"{100 * p['value']:.1f} ({100 * p['low']:.1f}-{100 * p['high']:.1f})"
+        table.add_row(f"{100 * p['share']:g} %", str(p["seed"]), f"{p['rows']:,}", value)
+    out.print(table)
+    for sentence in found["sentences"]:
+        out.print(sentence, highlight=False)
+    out.print(f"Everything is in {folder}. Next: python -m train report puts it into the last run's report.", highlight=False)
 
 
 @app.command()
@@ -219,14 +260,29 @@ def _run(config: TrainConfig, run_dir: Path | None, stages: tuple[str, ...] | No
         return run.run(config, now=datetime.now(UTC), progress=progress, stages=stages or run.STAGES, run_dir=run_dir)
 
 
-def _existing(run_dir: Path | None, stages: tuple[str, ...], *, again: bool) -> Path:
+def _existing(run_dir: Path | None, stages: tuple[str, ...], *, again: bool, usd_per_hour: float | None = None) -> Path:
     from train import run
     from train.model import quiet
 
     quiet()
     where = run.find_run(run_dir, RUNS)
+    config = run.config_of(where)
+    if usd_per_hour is not None:
+        config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"usd_per_hour": usd_per_hour})})
     with Terminal() as progress:
-        return run.run(run.config_of(where), now=datetime.now(UTC), progress=progress, stages=stages, run_dir=where, again=again)
+        return run.run(config, now=datetime.now(UTC), progress=progress, stages=stages, run_dir=where, again=again)
+
+
+def _give(run_dir: Path | None, others: list[str]) -> None:
+    from train.evaluate import give_answers
+    from train.run import find_run
+
+    where = find_run(run_dir, RUNS)
+    for text in others:
+        name, equals, path = text.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--answers {text}: write NAME=FILE.jsonl, such as --answers teacher=teacher.jsonl.")
+        give_answers(where, name, Path(path))
 
 
 def _set(text: str) -> tuple[str, Path]:
@@ -251,6 +307,9 @@ def _show_stage(where: Path, stage: str, as_json: bool, next_step: str) -> None:
 
 def _show_evaluation(where: Path, as_json: bool) -> None:
     _print_measures(json.loads((where / "evaluation.json").read_text(encoding="utf-8")), as_json)
+    if not as_json:
+        for said in json.loads((where / "analysis.json").read_text(encoding="utf-8"))["advice"]:
+            out.print(said["sentence"], highlight=False)
 
 
 def _print_measures(measures: list[dict[str, Any]], as_json: bool) -> None:

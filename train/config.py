@@ -118,6 +118,7 @@ class Evaluation(Section):
     """How much is generated to choose a checkpoint (validation) and for the final table (test).
 
     `few_shot` training examples are put into the prompt of the untuned base, which is the rival that costs no training; 0 leaves it out.
+    `usd_per_hour` is what the machine costs that would serve the student: from it follows what 1,000 requests cost.
     """
 
     validation_rows: int = Field(default=200, ge=1)
@@ -126,6 +127,7 @@ class Evaluation(Section):
     max_new_tokens: int = Field(default=256, ge=1)
     batch_size: int = Field(default=32, ge=1)
     few_shot: int = Field(default=3, ge=0)
+    usd_per_hour: float | None = Field(default=None, ge=0)
 
 
 class TrainConfig(Section):

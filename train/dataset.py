@@ -28,7 +28,10 @@ Message = dict[str, str]
 
 
 class Row(NamedTuple):
-    """A prompt with the completion that is wanted, or with only its label where no completion is known."""
+    """A prompt with the completion that is wanted, or with only its label where no completion is known.
+
+    `dimensions` are the values that were drawn for it, as (name, value).
+    """
 
     id: str
     prompt: list[Message]
@@ -37,6 +40,8 @@ class Row(NamedTuple):
     kind: str | None
     topic: str | None
     group_id: str | None
+    generator: str | None = None
+    dimensions: tuple[tuple[str, str], ...] = ()
 
 
 class Pair(NamedTuple):
@@ -142,9 +147,20 @@ def read_rows(path: Path) -> list[Row]:
                 kind=record.get("kind"),
                 topic=record.get("topic"),
                 group_id=record.get("group_id"),
+                generator=record.get("generator"),
+                dimensions=_dimensions(record.get("dimensions"), path, record["id"]),
             )
         )
     return sorted(rows, key=_by_id)
+
+
+def _dimensions(value: Any, path: Path, row: Any) -> tuple[tuple[str, str], ...]:
+    """The dimension values of a row: a JSON object as text; an older export has none."""
+    try:
+        found = json.loads(value) if value else {}
+        return tuple(sorted((str(name), str(drawn)) for name, drawn in found.items()))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: row {row}: dimensions is {value!r}, not a JSON object. {AGAIN}") from error
 
 
 def read_training(manifest: Manifest) -> list[Row]:

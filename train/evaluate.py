@@ -1,15 +1,19 @@
 """Answers of a student on held-out rows, scored: base, SFT, DPO and merged side by side.
 
-    measures = evaluate_run(run_dir, config, manifest)               writes evaluation.json, comparisons.json,
-                                                                     answers.parquet, failures.parquet
+    measures = evaluate_run(run_dir, config, manifest)               writes evaluation.json, comparisons.json, analysis.json,
+                                                                     answers.parquet, failures.parquet, answers/
     measures = evaluate_model("runs/latest/merged", {"mine": Path("mine.jsonl")}, task)
 
 Generation is greedy, so the same weights give the same answers. A set is a list of rows with the task by which they
-are scored: the run's own test rows, the general probe, and each external evaluation set.
+are scored: the run's own test rows, the general probe, and each external evaluation set. A system that is not a student (the
+teacher, a product) takes part by a file of its answers, which lies in the run's `systems/`.
 """
 
 import hashlib
 import json
+import math
+import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,10 +22,13 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache, DynamicLayer
 
+from train.advice import TEACHER, advice
+from train.calibration import calibration
 from train.config import GENERAL, TrainConfig
+from train.cost import costs, speed
 from train.dataset import Manifest, Message, Row, read_general, read_rows
 from train.errors import DataError
 from train.metrics import (
@@ -35,7 +42,8 @@ from train.metrics import (
     read_answer,
     score,
 )
-from train.model import Student, has_plain_cache, load_student, load_with_adapters, stop_ids
+from train.model import Student, device, has_plain_cache, load_student, load_with_adapters, stop_ids
+from train.slices import slices
 from train.template import render
 from train.watch import Progress, Silent, write_json
 
@@ -43,8 +51,12 @@ FEW_SHOT = "few_shot"  # the base with examples in its prompt
 PAIRS = (
     *(("base", "sft"), ("sft", "dpo"), ("base", "dpo"), ("dpo", "merged"), ("sft", "merged")),
     *((FEW_SHOT, "sft"), (FEW_SHOT, "dpo")),
+    *((TEACHER, "sft"), (TEACHER, "dpo")),
 )
+SYSTEMS = "systems"  # the folder of a run with the answers of others
 TEXT = TaskSpec(type="general", output="text")
+HELD_OUT = "test"  # the set of the export's own held-out rows, whose references are the teacher's answers
+OWN = ("base", FEW_SHOT, "sft", "dpo", "merged")
 
 
 class EvaluationRows(NamedTuple):
@@ -57,6 +69,28 @@ class EvaluationRows(NamedTuple):
     slices: bool = False
 
 
+class Written(NamedTuple):
+    """An answer with what is known of its making: None where a system that was not timed gave it.
+
+    `tokens` counts the stop token, if one came, and not the prompt. `logprob` is their mean log-probability in nats. `seconds` run
+    from the begin of the row's batch to its last token.
+    """
+
+    text: str
+    tokens: int | None = None
+    prompt_tokens: int | None = None
+    logprob: float | None = None
+    seconds: float | None = None
+
+
+class Decoded(NamedTuple):
+    """Token ids of one answer, without the stop token, and the log-probability in nats of each that was chosen, with it."""
+
+    ids: list[int]
+    logprobs: list[float]
+    seconds: float
+
+
 def generate(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
@@ -66,6 +100,19 @@ def generate(
     batch_size: int,
     report: Callable[[int], None] | None = None,
 ) -> list[str]:
+    """The texts of `write`."""
+    return [w.text for w in write(model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, report=report)]
+
+
+def write(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[Message]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    report: Callable[[int], None] | None = None,
+) -> list[Written]:
     """Answer each prompt greedily; answers come in the order of the prompts, without special tokens.
 
     Rows are sorted by length and padded on the left. What all prompts of a batch begin with (the system message) is
@@ -79,7 +126,7 @@ def generate(
     order = sorted(range(len(ids)), key=lambda i: (-len(ids[i]), i))  # longest first: too little memory shows at once
     stops = stop_ids(model) or [i for i in [tokenizer.eos_token_id] if i is not None]
     decode = _greedy if has_plain_cache(model) else _greedy_by_library
-    answers = [""] * len(ids)
+    answers = [Written("")] * len(ids)
     was_training = model.training
     model.eval()
     try:
@@ -87,7 +134,8 @@ def generate(
             batch = order[start : start + batch_size]
             new = decode(model, [ids[i] for i in batch], stops, max_new_tokens)
             for i, row in zip(batch, new, strict=True):
-                answers[i] = str(tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+                text = str(tokenizer.decode(row.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+                answers[i] = Written(text, len(row.logprobs), len(ids[i]), sum(row.logprobs) / len(row.logprobs), row.seconds)
             if report:
                 report(start + len(batch))
     finally:
@@ -133,8 +181,9 @@ class RoomyLayer(DynamicLayer):
 
 
 @torch.inference_mode()
-def _greedy(model: Any, prompts: list[list[int]], stops: list[int], max_new_tokens: int) -> list[list[int]]:
-    """Greedy decoding of one batch of token ids, without the stop token."""
+def _greedy(model: Any, prompts: list[list[int]], stops: list[int], max_new_tokens: int) -> list[Decoded]:
+    """Greedy decoding of one batch of token ids."""
+    begin = time.monotonic()
     device = next(model.parameters()).device
     shared = _common_prefix(prompts)
     rests = [prompt[shared:] for prompt in prompts]
@@ -148,7 +197,7 @@ def _greedy(model: Any, prompts: list[list[int]], stops: list[int], max_new_toke
         cache.batch_repeat_interleave(len(prompts))
     last_only = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
     ends = torch.tensor(stops, device=device)
-    answers: list[list[int]] = [[] for _ in prompts]
+    answers = [Decoded([], [], 0.0) for _ in prompts]
     owners = list(range(len(prompts)))
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     for _ in range(max_new_tokens):
@@ -160,11 +209,18 @@ def _greedy(model: Any, prompts: list[list[int]], stops: list[int], max_new_toke
             use_cache=True,
             **last_only,
         )
-        chosen = output.logits[:, -1].argmax(-1)
-        ended = ended | torch.isin(chosen, ends)
-        for owner, token, over in zip(owners, chosen.tolist(), ended.tolist(), strict=True):
+        logits = output.logits[:, -1]
+        chosen = logits.argmax(-1)
+        over_before, ended = ended.tolist(), ended | torch.isin(chosen, ends)
+        steps = zip(owners, chosen.tolist(), over_before, ended.tolist(), _chosen_logprobs(logits, chosen), strict=True)
+        now = time.monotonic() - begin
+        for owner, token, was_over, over, logprob in steps:
+            if was_over:
+                continue
+            answers[owner].logprobs.append(logprob)
             if not over:
-                answers[owner].append(token)
+                answers[owner].ids.append(token)
+            answers[owner] = answers[owner]._replace(seconds=now)
         over_count = int(ended.sum())
         if over_count == len(owners):
             break
@@ -179,9 +235,22 @@ def _greedy(model: Any, prompts: list[list[int]], stops: list[int], max_new_toke
     return answers
 
 
+def _chosen_logprobs(logits: torch.Tensor, chosen: torch.Tensor) -> list[float]:
+    """Log-probabilities (rows,) of the chosen tokens from logits (rows, tokens)."""
+    wide = logits.float()
+    return list((wide.gather(1, chosen[:, None])[:, 0] - wide.logsumexp(-1)).tolist())
+
+
 @torch.inference_mode()
-def _greedy_by_library(model: Any, prompts: list[list[int]], stops: list[int], max_new_tokens: int) -> list[list[int]]:
+def _greedy_by_library(model: Any, prompts: list[list[int]], stops: list[int], max_new_tokens: int) -> list[Decoded]:
     """The same by `model.generate`, for sliding windows, linear attention and other caches of their own kind."""
+    begin = time.monotonic()
+    logprobs: list[list[float]] = []
+
+    def listen(ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        logprobs.append(_chosen_logprobs(logits, logits.argmax(-1)))
+        return logits
+
     device = next(model.parameters()).device
     width = max(map(len, prompts))
     tokens = torch.tensor([[0] * (width - len(p)) + p for p in prompts], device=device)
@@ -194,9 +263,14 @@ def _greedy_by_library(model: Any, prompts: list[list[int]], stops: list[int], m
         eos_token_id=stops or None,
         pad_token_id=stops[0] if stops else 0,
     )
-    rows = model.generate(input_ids=tokens, attention_mask=mask, generation_config=options)[:, width:].tolist()
-    ends = set(stops)
-    return [row[: next((i for i, token in enumerate(row) if token in ends), len(row))] for row in rows]
+    listeners = LogitsProcessorList([listen])
+    rows = model.generate(input_ids=tokens, attention_mask=mask, generation_config=options, logits_processor=listeners)
+    ends, seconds = set(stops), time.monotonic() - begin
+    decoded = []
+    for number, row in enumerate(rows[:, width:].tolist()):
+        stop = next((i for i, token in enumerate(row) if token in ends), len(row))
+        decoded.append(Decoded(row[:stop], [step[number] for step in logprobs[: stop + 1]], seconds))
+    return decoded
 
 
 def _common_prefix(rows: list[list[int]]) -> int:
@@ -255,17 +329,18 @@ def evaluate_run(run_dir: Path, config: TrainConfig, manifest: Manifest, *, prog
     sets = run_sets(config, manifest)
     if not sets:
         raise DataError(f"{manifest.directory}: no test rows and no evaluation set. Export again with a test split.")
-    completions: dict[str, dict[str, list[str]]] = {s.name: {} for s in sets}
+    completions: dict[str, dict[str, Sequence[Written]]] = {s.name: {} for s in sets}
+    speeds: list[dict[str, Any]] = []
 
     def answer(name: str, student: Student, asked: Sequence[EvaluationRows], shots: Sequence[Row] = ()) -> None:
         progress.start(f"evaluate {name}", sum(len(s.rows) for s in asked))
-        before = 0
+        before, begin = 0, time.monotonic()
         for s in asked:
 
             def report(done: int, before: int = before) -> None:
                 progress.advance(before + done)
 
-            completions[s.name][name] = generate(
+            completions[s.name][name] = write(
                 student.model,
                 student.tokenizer,
                 [with_examples(row.prompt, shots) for row in s.rows],
@@ -274,6 +349,7 @@ def evaluate_run(run_dir: Path, config: TrainConfig, manifest: Manifest, *, prog
                 report=report,
             )
             before += len(s.rows)
+        speeds.append(_speed(name, [w for s in asked for w in completions[s.name][name]], time.monotonic() - begin, config))
 
     taught = read_rows(manifest.path("sft/train.parquet")) if manifest.count("sft/train.parquet") else []
     shots = examples(taught, config.evaluation.few_shot, config.seed)
@@ -285,7 +361,80 @@ def evaluate_run(run_dir: Path, config: TrainConfig, manifest: Manifest, *, prog
                 answer(FEW_SHOT, student, own, shots)
             else:
                 progress.note(f"{len(shots)} examples do not fit the student's context: no few-shot base. Lower train.evaluation.few_shot.")
-    return write_evaluation(run_dir, sets, completions, seed=config.seed)
+    for name, given in other_systems(run_dir).items():
+        for s in sets:
+            found = [given.get(row.id) for row in s.rows]
+            if all(found):
+                completions[s.name] = {name: [w for w in found if w], **completions[s.name]}
+            elif any(found):
+                missing = len(found) - sum(map(bool, found))
+                progress.note(f"{name} has no answer to {missing} of the {len(found)} rows of {s.name} and is left out there.")
+    for s in sets:
+        if s.name == HELD_OUT and TEACHER not in completions[s.name] and all(row.completion for row in s.rows):
+            completions[s.name] = {TEACHER: [Written(row.completion or "") for row in s.rows], **completions[s.name]}
+    simulated = all(t.get("simulated") for t in manifest.teachers)
+    price = costs(
+        [line for line in speeds if line["model"] != FEW_SHOT],
+        usd_per_hour=config.evaluation.usd_per_hour,
+        teacher=manifest.data.get("answering"),
+        simulated=simulated,
+    )
+    return write_evaluation(run_dir, sets, completions, seed=config.seed, extra={"speed": speeds, "cost": price})
+
+
+def _speed(name: str, written: Sequence[Written], seconds: float, config: TrainConfig) -> dict[str, Any]:
+    """How fast a model gave these answers, in `seconds` for all of them."""
+    return speed(
+        name,
+        [w.seconds or 0.0 for w in written],
+        [w.tokens or 0 for w in written],
+        [w.prompt_tokens or 0 for w in written],
+        total=seconds,
+        batch_size=config.evaluation.batch_size,
+        device=torch.cuda.get_device_name() if device().type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
+    )
+
+
+def give_answers(run_dir: Path, name: str, source: Path) -> None:
+    """Let a system take part in a run's evaluations by a file of its answers: JSON lines of {"id", "answer"}, ids as in the sets.
+
+    Raises DataError for a name that a student has, and with file and line for what cannot be read.
+    """
+    if name in OWN or not name.replace("_", "").isalnum():
+        raise DataError(f"--answers {name}: is the name of a student of the run, or no name. Take another, such as teacher.")
+    read_given(source)
+    target = run_dir / SYSTEMS / f"{name}.jsonl"
+    target.parent.mkdir(exist_ok=True)
+    if source.resolve() != target.resolve():
+        shutil.copyfile(source, target)
+
+
+def other_systems(run_dir: Path) -> dict[str, dict[str, Written]]:
+    """The answers of others by system and row id."""
+    return {path.stem: read_given(path) for path in sorted((run_dir / SYSTEMS).glob("*.jsonl"))}
+
+
+def read_given(path: Path) -> dict[str, Written]:
+    """Read answers by row id. Raises DataError with file and line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}. Give --answers NAME=FILE.jsonl.") from error
+    found: dict[str, Written] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            row, text = record["id"], record["answer"]
+            if not isinstance(row, str) or not isinstance(text, str) or row in found:
+                raise ValueError(f"id {row!r} is no text, comes twice, or has no text as answer")
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f'{path}:{number}: not {{"id": the row\'s, "answer": text}}: {error!r}') from error
+        found[row] = Written(text)
+    if not found:
+        raise DataError(f"{path}: has no answers. One JSON object per line is expected.")
+    return found
 
 
 def evaluate_model(
@@ -305,11 +454,11 @@ def evaluate_model(
     progress, config = progress or Silent(), config or TrainConfig()
     listed = [EvaluationRows(name, read_jsonl(path, task), task) for name, path in sorted(sets.items())]
     student = load_student(model_dir, config, quantize=False)
-    completions = {}
+    completions: dict[str, dict[str, Sequence[Written]]] = {}
     for s in listed:
         progress.start(f"evaluate {s.name}", len(s.rows))
         completions[s.name] = {
-            "model": generate(
+            "model": write(
                 student.model,
                 student.tokenizer,
                 [row.prompt for row in s.rows],
@@ -320,7 +469,7 @@ def evaluate_model(
         }
     if out is not None:
         return write_evaluation(out, listed, completions, seed=config.seed)
-    return _scored(listed, completions, seed=config.seed)[0]
+    return _scored(listed, _read_all(listed, completions), seed=config.seed)[0]
 
 
 def run_sets(config: TrainConfig, manifest: Manifest) -> list[EvaluationRows]:
@@ -328,7 +477,7 @@ def run_sets(config: TrainConfig, manifest: Manifest) -> list[EvaluationRows]:
     sets = []
     if manifest.count("sft/test.parquet"):
         rows = read_rows(manifest.path("sft/test.parquet"))
-        sets.append(EvaluationRows("test", sample(rows, config.evaluation.test_rows, config.seed), manifest.task))
+        sets.append(EvaluationRows(HELD_OUT, sample(rows, config.evaluation.test_rows, config.seed), manifest.task))
     for name, path in manifest.evaluation_sets().items():
         sets.append(EvaluationRows(name, read_rows(path), manifest.task))
     probe = GENERAL / "probe.jsonl"
@@ -391,45 +540,76 @@ def run_models(run_dir: Path, config: TrainConfig) -> Iterator[tuple[str, Studen
         yield name, load_student(str(run_dir / name), config, quantize=False)
 
 
+Completions = Mapping[str, Mapping[str, Sequence[str | Written]]]
+
+
 def write_evaluation(
     run_dir: Path,
     sets: Sequence[EvaluationRows],
-    completions: Mapping[str, Mapping[str, Sequence[str]]],
+    completions: Completions,
     *,
     seed: int = 0,
+    extra: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Score completions (set -> model -> one per row) and write a run's four evaluation files; returns the measures."""
-    measures, comparisons = _scored(sets, completions, seed=seed)
+    """Score completions (set -> model -> one per row) and write a run's evaluation files; returns the measures.
+
+    `extra` goes into analysis.json as it is; its `cost` into the advice too.
+    """
+    answers = _read_all(sets, completions)
+    measures, comparisons = _scored(sets, answers, seed=seed)
     run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / "evaluation.json", measures)
     write_json(run_dir / "comparisons.json", comparisons)
-    lines = [
-        line
-        for s in sets
-        for name, texts in completions[s.name].items()
-        for line in _answer_lines(s, name, read_answers(s.rows, texts, s.task))
+    for stale in (run_dir / "answers").glob("*/*.jsonl"):  # judgements beside them stay
+        stale.unlink()
+    lines = []
+    for s in sets:
+        for name, texts in completions[s.name].items():
+            written = [_written(text) for text in texts]
+            own = list(_answer_lines(s, name, written, answers[s.name][name]))
+            lines += own
+            _write_jsonl(run_dir / "answers" / s.name / f"{name}.jsonl", own)
+    _write_parquet(run_dir / "answers.parquet", lines, ANSWER_COLUMNS)
+    last = {s.name: next((m for m in ("merged", "dpo", "sft") if m in completions[s.name]), list(completions[s.name])[-1]) for s in sets}
+    failures = [
+        {**line, "expected": line["reference"] or line["label"], "answer": line["completion"], "reason": _reason(line)}
+        for line in lines
+        if line["failed"] and last[line["set"]] == line["model"] and line["set"] not in {s.name for s in sets if s.slices}
     ]
-    _write_parquet(run_dir / "answers.parquet", lines, (*ANSWER_COLUMNS, "model", "failed"))
-    last = {s.name: list(completions[s.name])[-1] for s in sets if not s.slices}
-    failures = [line for line in lines if line["failed"] and last.get(line["set"]) == line["model"]]
-    _write_parquet(run_dir / "failures.parquet", failures, (*ANSWER_COLUMNS, "model", "failed"))
+    _write_parquet(run_dir / "failures.parquet", failures, FAILURE_COLUMNS)
+    found = _analysis(sets, completions, answers, seed=seed)
+    said = advice(measures, comparisons, (extra or {}).get("cost"))
+    write_json(run_dir / "analysis.json", {**(extra or {}), **found, "advice": said})
     return measures
 
 
-def _scored(
-    sets: Sequence[EvaluationRows], completions: Mapping[str, Mapping[str, Sequence[str]]], *, seed: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _written(answer: str | Written) -> Written:
+    return answer if isinstance(answer, Written) else Written(answer)
+
+
+Answers = Mapping[str, Mapping[str, list[Answer]]]
+
+
+def _read_all(sets: Sequence[EvaluationRows], completions: Completions) -> Answers:
+    """All answers (set -> model -> one per row), read for scoring."""
+    return {
+        s.name: {name: read_answers(s.rows, [_written(t).text for t in texts], s.task) for name, texts in completions[s.name].items()}
+        for s in sets
+    }
+
+
+def _scored(sets: Sequence[EvaluationRows], read: Answers, *, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     measures: list[dict[str, Any]] = []
     comparisons: list[dict[str, Any]] = []
     for s in sets:
-        answers = {name: read_answers(s.rows, texts, s.task) for name, texts in completions[s.name].items()}
+        answers = read[s.name]
         slices: dict[str, list[int]] = {"": list(range(len(s.rows)))}
         if s.slices:
             for kind in sorted({row.kind for row in s.rows if row.kind}):
                 slices[f"/{kind}"] = [i for i, row in enumerate(s.rows) if row.kind == kind]
         pairs = [(a, b) for a, b in PAIRS if a in answers and b in answers]
         if "dpo" in answers:
-            pairs = [pair for pair in pairs if pair != ("sft", "merged")]
+            pairs = [pair for pair in pairs if pair not in (("sft", "merged"), (TEACHER, "sft"))]
         for suffix, chosen in slices.items():
             part = {name: [listed[i] for i in chosen] for name, listed in answers.items()}
             scores = score(part, s.metrics, pairs, seed=seed)
@@ -442,33 +622,104 @@ def _scored(
     return measures, comparisons
 
 
+def _analysis(sets: Sequence[EvaluationRows], completions: Completions, read: Answers, *, seed: int) -> dict[str, Any]:
+    """Where the tuned student is weak, and whether it knows it: of every set but the general probe."""
+    weak, known = [], []
+    for s in sets:
+        answers = read[s.name]
+        model = next((m for m in ("dpo", "sft", "merged") if m in answers), list(answers)[-1])
+        if s.slices:
+            continue
+        found = slices(s.name, s.rows, answers, model=model, rivals=(FEW_SHOT, "base"), seed=seed)
+        if found is None:
+            continue
+        weak.append(found)
+        for name, listed in answers.items():
+            held = [w.logprob for w in map(_written, completions[s.name][name])]
+            metric = METRICS[found["metric"]]
+            if metric.kind != "proportion" or name not in (model, "base"):
+                continue
+            tally = metric.tally(listed)
+            pairs = [(math.exp(p), t[0] > 0) for p, t in zip(held, tally, strict=True) if p is not None and t[1] > 0]
+            curve = calibration([p for p, _ in pairs], [ok for _, ok in pairs], seed=seed)
+            if curve is not None:
+                known.append({"set": s.name, "model": name, "metric": found["metric"], **curve})
+    return {"slices": weak, "confidence": known}
+
+
 def _line(name: str, comparison: Comparison) -> dict[str, Any]:
     return {"set": name, **comparison._asdict()}
 
 
-ANSWER_COLUMNS = ("set", "id", "input", "reference", "completion", "label", "predicted", "kind", "topic")
+ABOUT = ("set", "model", "id", "topic", "generator", "kind", "dimensions", "input")
+ANSWER_COLUMNS = (
+    *(*ABOUT, "reference", "completion", "label", "predicted", "parsed", "failed"),
+    *("tokens", "prompt_tokens", "logprob", "seconds"),
+)
+# What the next round of data reads: which input went wrong, how, and where in the taxonomy it belongs.
+FAILURE_COLUMNS = (*ABOUT, "prompt", "expected", "answer", "label", "predicted", "parsed", "failed", "reason")
+_TYPES = {
+    "failed": pa.list_(pa.string()),
+    "parsed": pa.bool_(),
+    "logprob": pa.float64(),
+    "seconds": pa.float64(),
+    "tokens": pa.int64(),
+    "prompt_tokens": pa.int64(),
+    "prompt": pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
+}
 
 
-def _answer_lines(s: EvaluationRows, model: str, answers: Sequence[Answer]) -> Iterator[dict[str, Any]]:
-    for row, answer in zip(s.rows, answers, strict=True):
+def _answer_lines(s: EvaluationRows, model: str, written: Sequence[Written], answers: Sequence[Answer]) -> Iterator[dict[str, Any]]:
+    for row, given, answer in zip(s.rows, written, answers, strict=True):
         yield {
             "set": s.name,
             "model": model,
             "id": row.id,
+            "topic": row.topic,
+            "generator": row.generator,
+            "kind": row.kind,
+            "dimensions": json.dumps(dict(row.dimensions), ensure_ascii=False) if row.dimensions else None,
             "input": answer.input,
+            "prompt": row.prompt,
             "reference": row.completion,
             "completion": answer.completion,
             "label": answer.label,
             "predicted": answer.predicted,
-            "kind": row.kind,
-            "topic": row.topic,
+            "parsed": answer.parsed is not None if s.task.output == "json" else None,
             "failed": [name for name in failed_metrics(answer) if name in s.metrics],
+            "tokens": given.tokens,
+            "prompt_tokens": given.prompt_tokens,
+            "logprob": given.logprob,
+            "seconds": given.seconds,
         }
 
 
+def _reason(line: Mapping[str, Any]) -> str:
+    """What went wrong with an answer, in words."""
+    if line["parsed"] is False:
+        return "the answer is not one JSON object"
+    if line["label"] is not None and line["predicted"] != line["label"]:
+        return f"gave {line['predicted'] or 'no label'}, wanted {line['label']}"
+    return ", ".join(line["failed"])
+
+
+def _write_jsonl(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """The answers of one system to one set, as `python -m datagen compare` and `train evaluate --answers` read them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    records = (
+        {
+            **{name: line[name] for name in ("id", "topic", "generator", "kind", "input")},
+            "expected": line["reference"] or line["label"],
+            "answer": line["completion"],
+            "right": not line["failed"],
+        }
+        for line in lines
+    )
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+
+
 def _write_parquet(path: Path, lines: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    kinds = {"failed": pa.list_(pa.string())}
-    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in columns])
+    schema = pa.schema([(name, _TYPES.get(name, pa.string())) for name in columns])
     pq.write_table(pa.Table.from_pylist(list(lines), schema=schema), path)
 
 

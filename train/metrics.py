@@ -24,12 +24,13 @@ import numpy as np
 from jsonschema_rs import Draft202012Validator
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest, norm
 
 Floats = NDArray[np.float64]
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+POWER = 0.8  # an effect counts as one that a set can see when four of five such sets would show it
 # With fewer rows than this that differ from the rest, resampling sees too few of the errors that there are: the interval is
 # widened to that of a share.
 FEW = 6
@@ -77,7 +78,10 @@ class Measure(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """`difference` = b - a on the same rows, with its 95 % interval; `p` is McNemar's exact p for yes/no metrics."""
+    """`difference` = b - a on the same rows, with its 95 % interval; `p` is McNemar's exact p for yes/no metrics.
+
+    `detectable` is the smallest true difference that four of five sets of this size would show; None where none would.
+    """
 
     metric: str
     a: str
@@ -87,6 +91,7 @@ class Comparison(NamedTuple):
     high: float
     n: int
     p: float | None = None
+    detectable: float | None = None
 
     @property
     def clear(self) -> bool:
@@ -436,6 +441,10 @@ GLOSSARY: dict[str, Meaning] = {
     "bad_behaviour": Meaning("Share of rows with any of the bad behaviours: invented, forbidden, not declined.", False),
 }
 
+# One of these says of a single row whether it is right: the first that applies to a set. Free text is hardly ever equal to its
+# reference: where exact match is below RARELY, the overlap of words speaks.
+ROW_METRICS = ("label_accuracy", "exact_match", "rouge_l")
+RARELY = 0.05
 BAD_BEHAVIOURS = ("invented_entity", "asks_forbidden", "missed_abstention", "bad_behaviour")
 
 
@@ -563,6 +572,44 @@ def newcombe(both: int, only_a: int, only_b: int, neither: int) -> tuple[float, 
     return b - a - max(low, 0.0) ** 0.5, b - a + max(high, 0.0) ** 0.5
 
 
+@lru_cache(maxsize=512)
+def detectable(n: int, discordant: int) -> float | None:
+    """The smallest difference of paired shares that McNemar's exact test shows with POWER on `n` rows, as a fraction.
+
+    `discordant` rows were found to be right for one model alone: their share stays what it was, unless the difference itself is
+    larger. The power is that of the test itself, summed over the numbers of discordant rows that may occur, and not a normal
+    approximation (Duffy 1984; Connor 1987 has the latter). None where even a difference of 1 would not show.
+    """
+
+    def power(difference: float) -> float:
+        share = max(discordant / n, difference)
+        low, high = binom.ppf([1e-9, 1 - 1e-9], n, share)
+        counts = np.arange(int(low), int(high) + 1)
+        rejects = binom.ppf((1 - CONFIDENCE) / 2, counts, 0.5)  # a count as small as this, or as far from the top, is significant
+        rejects = np.where(binom.cdf(rejects, counts, 0.5) > (1 - CONFIDENCE) / 2, rejects - 1, rejects)
+        better = (share + difference) / (2 * share)
+        shown = binom.cdf(rejects, counts, better) + binom.sf(counts - rejects - 1, counts, better)
+        return float((binom.pmf(counts, n, share) * np.where(rejects < 0, 0, shown)).sum())
+
+    if power(1.0) < POWER:
+        return None
+    low, high = 0.0, 1.0
+    while high - low > 1e-4:
+        middle = (low + high) / 2
+        low, high = (low, middle) if power(middle) >= POWER else (middle, high)
+    return high
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """P values adjusted for how many there are (Holm 1979): of twenty families of true nulls, one has a value of at most 0.05."""
+    order = np.argsort(values, kind="stable")
+    adjusted, highest = [1.0] * len(values), 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(values) - rank) * float(values[i])))
+        adjusted[i] = highest
+    return adjusted
+
+
 class Scores(NamedTuple):
     """Every measure of every model, and the comparisons that were asked for."""
 
@@ -630,10 +677,13 @@ def _compare(name: str, a: str, b: str, ours: Floats, theirs: Floats, times: NDA
         right_a, right_b = ours[rows, 0] > 0, theirs[rows, 0] > 0
         only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
         low, high = newcombe(int((right_a & right_b).sum()), only_a, only_b, int((~right_a & ~right_b).sum()))
-        return Comparison(name, a, b, difference, low, high, n, mcnemar(only_a, only_b))
+        smallest = detectable(int(rows.sum()), only_a + only_b)
+        return Comparison(name, a, b, difference, low, high, n, mcnemar(only_a, only_b), smallest)
     low, high = _studentised(metric, [(-1.0, ours), (1.0, theirs)], times)
     changed = int((ours != theirs).any(axis=1).sum())
     if changed < FEW:
         widest = bonett_price(0, 0, n)
         low, high = min(low, difference + widest[0]), max(high, difference + widest[1])
-    return Comparison(name, a, b, difference, max(low, -1.0), min(high, 1.0), n)
+    error = (high - low) / 2 / float(norm.ppf((1 + CONFIDENCE) / 2))
+    smallest = error * float(norm.ppf((1 + CONFIDENCE) / 2) + norm.ppf(POWER))
+    return Comparison(name, a, b, difference, max(low, -1.0), min(high, 1.0), n, None, smallest if smallest <= 1 else None)

@@ -2,8 +2,9 @@
 
     path = write_report(Path("runs/latest"))
 
-It reads only what the run wrote (run.json, history.json, evaluation.json, comparisons.json, answers.parquet) and the
-manifest of the data. A part that a run does not have is said to be missing; the rest of the report stands.
+It reads only what the run wrote (run.json, history.json, evaluation.json, comparisons.json, analysis.json, answers.parquet), the
+judgements beside its answers, the learning curve of the same data, and the manifest of the data. A part that a run does not have is
+said to be missing; the rest of the report stands.
 """
 
 import hashlib
@@ -22,15 +23,17 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from train.advice import advice, verdict
 from train.errors import DataError
 from train.metrics import BAD_BEHAVIOURS, GLOSSARY, wilson
 
-MODELS = ("base", "few_shot", "sft", "dpo", "merged")
+MODELS = ("base", "few_shot", "teacher", "sft", "dpo", "merged")
 MAIN_METRICS = ("json_validity", "label_accuracy", "macro_f1", "entity_f1", "decision_match", "exact_match")
 # Okabe and Ito's colours (2008), told apart with every common colour blindness; the shapes differ too.
 LOOK = {
     "base": ("#7f7f7f", "o"),
     "few_shot": ("#E69F00", "P"),
+    "teacher": ("#56B4E9", "*"),
     "sft": ("#0072B2", "s"),
     "dpo": ("#D55E00", "D"),
     "merged": ("#009E73", "^"),
@@ -43,6 +46,11 @@ SECTIONS = (
     ("training", "Training"),
     ("evaluation", "Evaluation"),
     ("labels", "Labels"),
+    ("weak", "Weak spots"),
+    ("confidence", "Confidence"),
+    ("judged", "Judged"),
+    ("cost", "Speed and cost"),
+    ("curve", "Learning curve"),
     ("behaviour", "Bad behaviour"),
     ("samples", "Answers"),
     ("general", "General abilities"),
@@ -62,6 +70,9 @@ class Run(NamedTuple):
     measures: list[dict[str, Any]]
     comparisons: list[dict[str, Any]]
     answers: list[dict[str, Any]]
+    analysis: dict[str, Any]
+    judgements: list[dict[str, Any]]
+    curve: dict[str, Any] | None
 
     @property
     def sets(self) -> list[str]:
@@ -73,7 +84,8 @@ class Run(NamedTuple):
     def models(self) -> list[str]:
         """Models that were evaluated, in the order in which they came to be."""
         found = dict.fromkeys(m["model"] for m in self.measures)
-        return sorted(found, key=lambda m: MODELS.index(m) if m in MODELS else len(MODELS))
+        students_last = MODELS.index("sft") - 0.5
+        return sorted(found, key=lambda m: MODELS.index(m) if m in MODELS else students_last)
 
     @property
     def tuned(self) -> str | None:
@@ -115,6 +127,14 @@ def write_report(run_dir: Path) -> Path:
         evaluation=_evaluation(run),
         glossary=[(n, g) for n, g in GLOSSARY.items() if any(m["metric"] == n for m in run.measures)],
         labels=_labels(run),
+        weak=_weak(run),
+        confidence=_confidence(run),
+        confidence_plot=_confidence_plot(run),
+        judged=_judged(run),
+        speed=_speed(run),
+        cost=_cost(run),
+        curve=run.curve,
+        curve_plot=_curve_plot(run.curve),
         behaviour=_behaviour(run),
         samples=_samples(run),
         failures=_failures(run),
@@ -154,7 +174,19 @@ def read_run(run_dir: Path) -> Run:
         measures=_read(run_dir / "evaluation.json") or [],
         comparisons=_read(run_dir / "comparisons.json") or [],
         answers=answers,
+        analysis=_read(run_dir / "analysis.json") or {},
+        judgements=[{**_read(path), "folder": path.parent.name} for path in sorted((run_dir / "answers").glob("*/judged.*.json"))],
+        curve=_curve_of(run_dir, record),
     )
+
+
+def _curve_of(run_dir: Path, record: dict[str, Any]) -> dict[str, Any] | None:
+    """The learning curve beside the run that was measured with the same data and student, if there is one."""
+    for path in sorted(run_dir.resolve().parent.glob("curve-*/curve.json")):
+        found: dict[str, Any] = _read(path)
+        if all(found.get(name) == record.get(name) for name in ("manifest_sha256", "student")):
+            return found
+    return None
 
 
 def _read(path: Path) -> Any:
@@ -195,10 +227,8 @@ def _difference(c: dict[str, Any] | None) -> Markup | str:
 
 
 def _verdict(c: dict[str, Any]) -> tuple[str, str]:
-    if c["low"] <= 0 <= c["high"]:
-        return "unclear", "≈"
-    better = (c["difference"] > 0) == GLOSSARY[c["metric"].split("/")[0]].higher_is_better
-    return ("better", "▲") if better else ("worse", "▼")
+    said = verdict(c)
+    return said, {"better": "▲", "worse": "▼", "unclear": "≈"}[said]
 
 
 def _subtitle(run: Run) -> str:
@@ -234,7 +264,7 @@ def headline(run: Run) -> list[str]:
             if change:
                 text += ", a clear difference" if _verdict(change)[0] != "unclear" else ", which is no clear difference"
         sentences.append(text + ".")
-    sentences += _against_few_shot(run)
+    sentences += [said["sentence"] for said in advice(run.measures, run.comparisons, run.analysis.get("cost"))]
     bad = next((c for s in run.sets if (c := run.comparison(s, "bad_behaviour", "sft", "dpo"))), None)
     if bad:
         before, after = (run.measure(bad["set"], m, "bad_behaviour") for m in ("sft", "dpo"))
@@ -249,24 +279,6 @@ def headline(run: Run) -> list[str]:
         verdict = {"better": "rose", "worse": "fell", "unclear": "did not clearly change"}[_verdict(forgotten)[0]]
         sentences.append(f"General abilities {verdict} ({_signed(forgotten)} points).")
     return sentences or ["The sets that were evaluated have neither labels nor references for the headline."]
-
-
-def _against_few_shot(run: Run) -> list[str]:
-    """Whether tuning was worth it here, against the rival that costs no training: the base with examples in its prompt."""
-    for name in run.sets:
-        for metric in ("label_accuracy", "exact_match", "rouge_l"):
-            rival, change = run.measure(name, "few_shot", metric), run.comparison(name, metric, "few_shot", run.tuned or "")
-            if rival and change:
-                verdict = {
-                    "better": "Tuning is worth it here",
-                    "worse": "Tuning made it worse: use the base with examples",
-                    "unclear": "No clear gain from tuning: try examples in the prompt before you pay for more data",
-                }[_verdict(change)[0]]
-                return [
-                    f"The untuned base with examples in its prompt reaches {percent(rival['value'])} on {name}. {verdict} "
-                    f"({_signed(change)} points)."
-                ]
-    return []
 
 
 def _signed(c: dict[str, Any]) -> str:
@@ -415,15 +427,19 @@ def _evaluation(run: Run) -> list[dict[str, Any]]:
         models = [m for m in run.models if any(x["set"] == name and x["model"] == m for x in run.measures)]
         pairs = dict.fromkeys((c["a"], c["b"]) for c in run.comparisons if c["set"] == name)
         metrics = dict.fromkeys(m["metric"] for m in run.measures if m["set"] == name)
-        rows, changes = [], []
+        rows, changes, seen = [], [], []
         for metric in (m for m in GLOSSARY if m in metrics):
             found = {m: run.measure(name, m, metric) for m in models}
             n = max(m["n"] for m in found.values() if m)
             named = metric + ("" if GLOSSARY[metric].higher_is_better else "\u00a0↓")
             rows.append([named, f"{n:,}", *(_with_interval(m) for m in found.values())])
-            changes.append([named, *(_difference(run.comparison(name, metric, a, b)) for a, b in pairs)])
+            differences = [run.comparison(name, metric, a, b) for a, b in pairs]
+            changes.append([named, *map(_difference, differences)])
+            seen.append([named, *map(_detectable, differences)])
+        own = "teacher" in models and not (run.folder / "systems" / "teacher.jsonl").is_file()
         about = (
             "Held-out rows of the same generators as the training rows: they share the teacher's habits, so they flatter."
+            + (" The references are the teacher's own accepted answers, so its 100 % is no merit: read it as the ceiling." if own else "")
             if name == "test"
             else "An external set that no training row was made from: the honest figure."
         )
@@ -436,9 +452,121 @@ def _evaluation(run: Run) -> list[dict[str, Any]]:
                 "table": rows,
                 "pairs": [f"{a} → {b}" for a, b in pairs],
                 "changes": changes,
+                "seen": seen if any(c.get("detectable") for c in run.comparisons) else [],
             }
         )
     return parts
+
+
+def _detectable(c: dict[str, Any] | None) -> str:
+    """The smallest difference that the set can be relied on to show, in points."""
+    return f"{100 * c['detectable']:.1f}" if c and c.get("detectable") else "-"
+
+
+def _weak(run: Run) -> list[dict[str, Any]]:
+    """Slices of each set, the worst first, with what survives the adjustment for their number."""
+    parts = []
+    for found in run.analysis.get("slices") or []:
+        rows = []
+        for line in sorted(found["slices"], key=lambda line: (not line["weak"], line["value"], line["by"], line["slice"])):
+            change: Markup | str = "-"
+            if found["rival"]:
+                clear = line["p_change_holm"] <= 0.05
+                c = {**line, "low": line["change_low"], "high": line["change_high"], "difference": line["change"]}
+                change = _difference(c) if clear else Markup("≈ {}").format(f"{100 * c['difference']:+.1f}")
+            mark = Markup('<span class="worse">▼ weak</span>') if line["weak"] else ""
+            rows.append(
+                (f"{line['by']}: {line['slice']}", f"{line['n']:,}", _with_interval(line), f"{line['p_rest_holm']:.2g}", mark, change)
+            )
+        weak = [f"{line['by']} {line['slice']}" for line in found["slices"] if line["weak"]]
+        many = f"{len(weak)} {'is' if len(weak) == 1 else 'are'}" if weak else "none is"
+        said = f"Of {found['tests']} slices, {many} worse than the rest of the set beyond chance{': ' if weak else ''}{', '.join(weak)}."
+        if found["left_out"]:
+            said += f" {found['left_out']} with too few rows are left out."
+        rival = f"against {found['rival']}" if found["rival"] else "against the base"
+        head = ["slice", "rows", f"{found['metric']} of {found['model']}", "p against the rest", "", rival]
+        parts.append({"name": found["set"], "verdict": said, "head": head, "rows": rows})
+    return parts
+
+
+def _confidence(run: Run) -> dict[str, Any] | None:
+    found = run.analysis.get("confidence") or []
+    if not found:
+        return None
+
+    rows = [
+        (
+            f"{c['set']}: {c['model']}",
+            f"{c['rows']:,}",
+            percent(c["accuracy"]),
+            percent(c["confidence"]),
+            _with_interval(c["over_confidence"]),
+            _with_interval(c["calibration_error"]),
+            _with_interval(c["separation"]),
+        )
+        for c in found
+    ]
+    sentences = []
+    for c in found:
+        whole, most = c["curve"][0], next(p for p in c["curve"] if p["coverage"] == 0.8)
+        if c["model"] == run.tuned and whole["risk"] > 0:
+            sentences.append(
+                f"On {c['set']}, {c['model']} is wrong in {percent(whole['risk'])} of rows; in the 80 % that it is surest of, in "
+                f"{percent(most['risk'])} ({_interval(most['low'], most['high'])}): the rest, below a confidence of "
+                f"{most['confidence']:.3f}, could go to a person or a larger model."
+            )
+    head = ["set and model", "rows", "right", "mean confidence", "over-confidence", "calibration error", "right surer than wrong"]
+    return {"head": head, "rows": rows, "sentences": sentences}
+
+
+def _judged(run: Run) -> list[dict[str, Any]]:
+    """What a judge said of two systems, as `python -m datagen compare` left it."""
+    parts = []
+    for found in run.judgements:
+        rows = [
+            (name, f"{found['rows']:,}", _with_interval(found[key]))
+            for name, key in (
+                (f"{found['b']} wins", "win"),
+                ("tie, or the orders contradict each other", "tie"),
+                (f"{found['a']} wins", "lose"),
+                (f"win rate of {found['b']} (ties count half)", "win_rate"),
+                ("win rate at equal length", "win_rate_at_equal_length"),
+                ("both orders agree", "agreement"),
+                ("the first answer is preferred (50 % is no bias)", "position"),
+            )
+            if found.get(key)
+        ]
+        answers = run.folder / "answers" / found["folder"] / found["second"]["file"]
+        if not answers.is_file() or hashlib.sha256(answers.read_bytes()).hexdigest() != found["second"]["sha256"]:
+            found["warnings"] = ["The answers were made anew since they were judged: compare them again.", *found["warnings"]]
+        parts.append({**found, "table": rows})
+    return parts
+
+
+def _speed(run: Run) -> list[tuple[str, ...]]:
+    return [
+        (
+            s["model"],
+            f"{s['rows']:,}",
+            f"{s['batch_size']:,}",
+            s["device"],
+            f"{s['median_s']:.2f}",
+            f"{s['p95_s']:.2f}",
+            f"{s['tokens_per_second']:,.0f}",
+            f"{s['prompt_tokens']:,.0f}",
+            f"{s['completion_tokens']:,.0f}",
+        )
+        for s in run.analysis.get("speed") or []
+    ]
+
+
+def _cost(run: Run) -> list[tuple[str, str, str]]:
+    cost = run.analysis.get("cost")
+    if not cost:
+        return []
+    teacher = cost["teacher"]
+    lines = [*((s["model"], s["usd"], s["why"]) for s in cost["students"]), (teacher["model"] or "teacher", teacher["usd"], teacher["why"])]
+    return [(name, "not known" if usd is None else f"{usd:,.4f}" if usd < 1 else f"{usd:,.2f}", why) for name, usd, why in lines]
 
 
 def _labels(run: Run) -> list[dict[str, Any]]:
@@ -673,6 +801,52 @@ def _overview_plot(run: Run) -> Markup | None:
         handles, names = axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper right", ncols=len(models))
         return _svg(figure, f"Main metrics of {', '.join(models)} with 95 % intervals on {', '.join(sets)}")
+
+
+def _confidence_plot(run: Run) -> Markup | None:
+    """Risk against coverage: one panel per set."""
+    found = run.analysis.get("confidence") or []
+    if not found:
+        return None
+    sets = list(dict.fromkeys(c["set"] for c in found))[:3]
+    with matplotlib.rc_context(_style()):
+        figure = Figure(figsize=(9, 2.9), layout="constrained")
+        axes = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
+        for ax, name in zip(axes, sets, strict=True):
+            for c in (c for c in found if c["set"] == name):
+                colour, shape = LOOK.get(c["model"], OTHER_LOOK)
+                x = [100 * p["coverage"] for p in c["curve"]]
+                ax.plot(x, [100 * p["risk"] for p in c["curve"]], shape + "-", color=colour, markersize=4, label=c["model"])
+                low, high = ([100 * p[k] for p in c["curve"]] for k in ("low", "high"))
+                ax.fill_between(x, low, high, color=colour, alpha=0.15)
+            ax.set_title(f"{name}: wrong answers, %", fontsize=10)
+            ax.set_xlabel("rows answered, the surest first, %")
+            ax.legend(fontsize=9)
+        return _svg(figure, f"Risk by coverage on {', '.join(sets)}")
+
+
+def _curve_plot(curve: dict[str, Any] | None) -> Markup | None:
+    """The learning curve: points with intervals, and the fitted law where the points support one."""
+    if not curve:
+        return None
+    with matplotlib.rc_context(_style()):
+        figure = Figure(figsize=(6, 3.2), layout="constrained")
+        ax = figure.subplots()
+        points = curve["points"]
+        colour, shape = LOOK["sft"]
+        ax.errorbar(
+            [p["rows"] for p in points], [100 * p["value"] for p in points], yerr=_bars(points), fmt=shape, color=colour, label="measured"
+        )
+        if curve.get("law"):
+            line = curve["law"]["line"]
+            x = [p["rows"] for p in line]
+            ax.plot(x, [100 * p["value"] for p in line], color=colour, linewidth=1.4, label="power law")
+            ax.fill_between(x, [100 * p["low"] for p in line], [100 * p["high"] for p in line], color=colour, alpha=0.15)
+        ax.set_xscale("log")
+        ax.set_xlabel("training rows")
+        ax.set_title(f"{curve['metric']} on {curve['set']}, %", fontsize=10)
+        ax.legend(fontsize=9)
+        return _svg(figure, "Learning curve: the metric by number of training rows")
 
 
 def _bars(found: Iterable[dict[str, Any]]) -> list[list[float]]:

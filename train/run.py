@@ -156,8 +156,8 @@ def resumable(config: TrainConfig, manifest: Manifest) -> Path | None:
 
 
 def fingerprint(config: TrainConfig) -> str:
-    """Hash what decides the result: not where it is written."""
-    values = config.model_dump(mode="json", exclude={"out", "data"})
+    """Hash what decides the result: not where it is written, nor what the machine costs."""
+    values = config.model_dump(mode="json", exclude={"out": True, "data": True, "evaluation": {"usd_per_hour"}})
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -10,7 +10,7 @@ import pytest
 from datagen.curate import curate
 from datagen.errors import ConfigError
 from datagen.export import export
-from datagen.records import Verdict
+from datagen.records import Message, Request, Response, Verdict
 from datagen.review import Decision, apply
 from datagen.terms import standing
 
@@ -62,7 +62,7 @@ def test_parquet_files_have_trls_columns_and_every_accepted_row_once(bank, tmp_p
     assert {row["id"] for row in sft} == {e.id for e in store.accepted_examples()}
     counted = sum(manifest["files"][f"sft/{part}.parquet"]["rows"] for part in ("train", "validation", "test"))
     assert len(sft) == len({row["id"] for row in sft}) == counted
-    assert list(sft[0]) == ["prompt", "completion", "id", "group_id", "topic", "generator", "label", "kind"]
+    assert list(sft[0]) == ["prompt", "completion", "id", "group_id", "topic", "generator", "label", "kind", "dimensions"]
     assert [message["role"] for message in sft[0]["prompt"] + sft[0]["completion"]] == ["system", "user", "assistant"]
     pairs = read(tmp_path / "out" / "preference" / "train.parquet")
     assert list(pairs[0])[:3] == ["prompt", "chosen", "rejected"]
@@ -218,3 +218,35 @@ def test_the_card_says_what_the_data_is_and_is_not(bank, tmp_path, exam):
         assert part in card
     assert manifest["data"]["review"]["rates"][0]["reviewer"] == "ana"
     assert "| human:ana | review | 1 |" in card
+
+
+def test_the_manifest_says_what_an_accepted_row_and_an_answer_cost(bank, tmp_path):
+    store, given = bank()
+    with store.writing():
+        for number, usd in enumerate((0.3, 0.1, 0.2)):
+            messages = (Message(role="user", content=f"q{number}"),)
+            asked = {"item_id": f"cards/arrival:topic:{number}", "prompt": "answer@1", "role": "teacher", "model": "offline/bank"}
+            request = Request(**asked, messages=messages, params={}, sample=str(number))
+            told = {"prompt_tokens": 100, "completion_tokens": 20, "latency_s": float(number)}
+            store.add_call(request, Response(request_id=request.id, text="{}", cost_usd=usd, **told))
+    data = export(store, tmp_path / "out", **given)["data"]
+    row = data["per_accepted"]
+    assert row["rows"] == data["accepted"]
+    assert row["cost_usd"] == pytest.approx(0.6 / data["accepted"])
+    assert row["low"] < row["cost_usd"] < row["high"]
+    assert row["prompt_tokens"] == pytest.approx(300 / data["accepted"])
+    assert data["answering"]["requests"] == 3
+    assert data["answering"]["cost_usd"] == pytest.approx(0.6)
+    assert data["answering"]["median_s"] == 1.0
+
+
+def test_rows_carry_the_dimensions_that_were_drawn_for_them(bank_store, bank_example, bank_context, bank, tmp_path):
+    _, given = bank()
+    examples = [
+        bank_example(f"Where is the card {word}?", item_id=f"cards/arrival:topic:{i}", dimensions={"difficulty": "hard"})
+        for i, word in enumerate(WORDS)
+    ]
+    store = bank_store(examples, "dimensions.duckdb")
+    curate(store, bank_context)
+    export(store, tmp_path / "out", **{**given, "split": {"validation": 0.0, "test": 0.0}})
+    assert json.loads(read(tmp_path / "out" / "sft" / "train.parquet")[0]["dimensions"]) == {"difficulty": "hard"}

@@ -118,6 +118,26 @@ def test_batch_size_does_not_change_answers(tokenizer: Any, batch_size: int) -> 
     )
 
 
+@pytest.mark.parametrize("kind", ["llama", "sliding window"])
+def test_an_answer_comes_with_its_tokens_and_their_mean_log_probability(tokenizer: Any, kind: str) -> None:
+    model = random_model(tokenizer, "llama" if kind == "llama" else "mistral")
+    asked = prompts(5)
+    for prompt, written in zip(asked, evaluate.write(model, tokenizer, asked, max_new_tokens=20, batch_size=3), strict=True):
+        text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        chosen = []
+        for _ in range(20):
+            with torch.inference_mode():
+                logprobs = model(input_ids=torch.tensor([ids + [t for t, _ in chosen]])).logits[0, -1].log_softmax(-1)
+            token = int(logprobs.argmax())
+            chosen.append((token, float(logprobs[token])))
+            if token in model.generation_config.eos_token_id:
+                break
+        assert (written.prompt_tokens, written.tokens) == (len(ids), len(chosen))
+        assert written.logprob == pytest.approx(sum(p for _, p in chosen) / len(chosen), abs=1e-4)
+        assert written.seconds is not None and written.seconds > 0
+
+
 def rows(count: int = 12) -> list[Row]:
     made = []
     for i, prompt in enumerate(prompts(count)):
@@ -212,7 +232,7 @@ def test_comparisons_follow_the_stages(tmp_path: Path) -> None:
     lines = json.loads((tmp_path / "comparisons.json").read_text())
     pairs = {(c["a"], c["b"]) for c in lines}
     assert pairs == {("base", "sft"), ("sft", "dpo"), ("base", "dpo"), ("dpo", "merged")}
-    assert set(lines[0]) == {"set", "metric", "a", "b", "difference", "low", "high", "n", "p"}
+    assert set(lines[0]) == {"set", "metric", "a", "b", "difference", "low", "high", "n", "p", "detectable"}
 
 
 def test_the_general_probe_is_scored_by_skill(tmp_path: Path) -> None:
@@ -226,6 +246,46 @@ def test_failures_are_the_last_models_wrong_rows_with_their_reasons(tmp_path: Pa
     assert [(f["set"], f["id"], f["model"], f["topic"]) for f in failures] == [("test", "r00", "merged", "t/a")]
     assert failures[0]["failed"] == ["json_validity", "label_accuracy", "exact_match"]
     assert failures[0]["input"] == prompts(1)[0][1]["content"]
+
+
+def test_failures_are_what_the_next_round_of_data_reads(tmp_path: Path) -> None:
+    written(tmp_path)
+    (failure,) = pq.read_table(tmp_path / "failures.parquet").to_pylist()
+    assert set(failure) >= {"id", "topic", "generator", "kind", "input", "prompt", "expected", "answer", "parsed", "failed", "reason"}
+    assert (failure["expected"], failure["answer"], failure["parsed"]) == ('{"intent": "a"}', "?", False)
+    assert failure["reason"] == "the answer is not one JSON object"
+    assert failure["prompt"] == prompts(1)[0]
+
+
+def test_a_wrong_label_is_the_reason_that_a_failure_gives(tmp_path: Path) -> None:
+    told = {"test": {"sft": ['{"intent": "b"}', *(r.completion or "" for r in rows(4)[1:])]}}
+    evaluate.write_evaluation(tmp_path, [evaluate.EvaluationRows("test", rows(4), TASK)], told)
+    (failure,) = pq.read_table(tmp_path / "failures.parquet").to_pylist()
+    assert failure["reason"] == "gave b, wanted a"
+
+
+def test_each_systems_answers_lie_in_a_file_of_their_own(tmp_path: Path) -> None:
+    written(tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "answers/test/sft.jsonl").read_text().splitlines()]
+    assert [(line["id"], line["answer"], line["right"]) for line in lines][:2] == [("r00", "?", False), ("r01", '{"intent": "b"}', True)]
+    assert {"id", "input", "answer", "expected", "topic", "generator", "kind", "right"} == set(lines[0])
+
+
+def test_evaluating_again_keeps_what_a_judge_said_and_drops_systems_that_are_gone(tmp_path: Path) -> None:
+    written(tmp_path)
+    for name in ("judged.base-sft.json", "product.jsonl"):
+        (tmp_path / "answers/test" / name).write_text("{}")
+    written(tmp_path)
+    left = {path.name for path in (tmp_path / "answers/test").iterdir()}
+    assert "judged.base-sft.json" in left and "product.jsonl" not in left
+
+
+def test_the_analysis_has_slices_and_advice(tmp_path: Path) -> None:
+    written(tmp_path)
+    analysis = json.loads((tmp_path / "analysis.json").read_text())
+    assert {"slices", "confidence", "advice"} <= set(analysis)
+    assert analysis["advice"][0]["rival"] == "base"
+    assert [s["set"] for s in analysis["slices"]] == ["test"]
 
 
 def test_answers_hold_every_model_on_every_row(tmp_path: Path) -> None:
@@ -315,13 +375,71 @@ def test_a_run_is_evaluated_stage_by_stage_on_every_set(trained: Any, monkeypatc
     monkeypatch.setattr(evaluate, "GENERAL", tmp_path)
     measures = evaluate.evaluate_run(run_dir, config, manifest)
     found = {(m["set"], m["model"]): m["n"] for m in measures if m["metric"] in ("label_accuracy", "exact_match")}
-    assert {key[1] for key in found} == {"base", "few_shot", "sft", "dpo", "merged"}
+    assert {key[1] for key in found} == {"teacher", "base", "few_shot", "sft", "dpo", "merged"}
     assert ("general", "few_shot") not in found
+    assert {key[0] for key in found if key[1] == "teacher"} == {"test"}, "only there are its answers stored"
     assert {key[0]: n for key, n in found.items()} == {"test": 6, "mine": 5, "general": 1}
 
 
-def test_examples_that_do_not_fit_the_context_are_left_out_with_a_note(trained: Any) -> None:
+def test_a_system_takes_part_by_its_answers_where_it_has_all_of_them(trained: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     run_dir, config, manifest = trained
+    monkeypatch.setattr(evaluate, "GENERAL", tmp_path)
+    shutil.copytree(run_dir, tmp_path / "run")
+    notes: list[str] = []
+    progress = Silent()
+    progress.note = notes.append  # type: ignore[method-assign]
+    ids = [r.id for r in rows(9)]
+    own = manifest._replace(files={"sft/test.parquet": manifest.files["sft/test.parquet"]})
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps({"id": i, "answer": '{"intent": "a"}'}) + "\n" for i in ids))
+    evaluate.give_answers(tmp_path / "run", "teacher", tmp_path / "t.jsonl")
+    measures = evaluate.evaluate_run(tmp_path / "run", config, own, progress=progress)
+    share = next(m["value"] for m in measures if (m["set"], m["model"], m["metric"]) == ("test", "teacher", "label_accuracy"))
+    assert 0 < share < 1, "its own answers and not the references"
+    (tmp_path / "t.jsonl").write_text(json.dumps({"id": ids[0], "answer": "?"}) + "\n" + json.dumps({"id": ids[1], "answer": "?"}) + "\n")
+    evaluate.give_answers(tmp_path / "run", "product", tmp_path / "t.jsonl")
+    measures = evaluate.evaluate_run(tmp_path / "run", config, own, progress=progress)
+    assert "product" not in {m["model"] for m in measures}
+    assert any(note.startswith("product has no answer to ") for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("sft", '{"id": "a", "answer": "b"}', "name of a student"),
+        ("x/y", '{"id": "a", "answer": "b"}', "no name"),
+        ("teacher", '{"id": "a"}', ":1: not"),
+        ("teacher", '{"id": "a", "answer": "b"}\n{"id": "a", "answer": "b"}', ":2: not"),
+        ("teacher", "", "has no answers"),
+    ],
+)
+def test_answers_that_cannot_take_part_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / "t.jsonl").write_text(text)
+    with pytest.raises(DataError, match=message):
+        evaluate.give_answers(tmp_path, name, tmp_path / "t.jsonl")
+    with pytest.raises(DataError, match="cannot be read"):
+        evaluate.give_answers(tmp_path, "teacher", tmp_path / "nowhere.jsonl")
+
+
+def test_speed_and_cost_of_a_run_are_in_its_analysis(trained: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run_dir, config, manifest = trained
+    monkeypatch.setattr(evaluate, "GENERAL", tmp_path)
+    shutil.copytree(run_dir, tmp_path / "run")
+    config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"usd_per_hour": 2.0})})
+    evaluate.evaluate_run(tmp_path / "run", config, manifest)
+    analysis = json.loads((tmp_path / "run/analysis.json").read_text())
+    speeds = {s["model"]: s for s in analysis["speed"]}
+    assert set(speeds) == {"base", "few_shot", "sft", "dpo", "merged"}
+    assert all(s["batch_size"] == 4 and s["p95_s"] >= s["median_s"] > 0 and s["tokens_per_second"] > 0 for s in speeds.values())
+    assert speeds["few_shot"]["prompt_tokens"] > speeds["base"]["prompt_tokens"]
+    assert all(s["usd"] > 0 for s in analysis["cost"]["students"])
+    assert "simulated" in analysis["cost"]["teacher"]["why"]
+
+
+def test_examples_that_do_not_fit_the_context_are_left_out_with_a_note(
+    trained: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run_dir, config, manifest = trained
+    monkeypatch.setattr(evaluate, "GENERAL", tmp_path)
     notes: list[str] = []
     progress = Silent()
     progress.note = notes.append  # type: ignore[method-assign]

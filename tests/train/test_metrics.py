@@ -1,13 +1,14 @@
 """Each metric by hand, intervals against simulation, comparisons where the answer is known."""
 
 import json
+import random
 from typing import Any
 
 import numpy as np
 import pytest
 
 from train import metrics
-from train.metrics import METRICS, Answer, TaskSpec, read_answer, score
+from train.metrics import METRICS, Answer, TaskSpec, detectable, holm, mcnemar, read_answer, score
 
 LABELS = ("card", "pin_change", "other")
 TASK = TaskSpec(
@@ -408,3 +409,35 @@ def test_models_with_different_rows_are_refused() -> None:
 def test_the_primary_metric_follows_the_task() -> None:
     assert metrics.primary_metric(TASK) == "macro_f1"
     assert metrics.primary_metric(TEXT) == "exact_match"
+
+
+@pytest.mark.parametrize(("n", "discordant"), [(50, 10), (200, 40), (600, 5)])
+def test_the_detectable_difference_is_found_in_four_of_five_sets(n: int, discordant: int) -> None:
+    difference = detectable(n, discordant)
+    assert difference is not None
+    share = max(discordant / n, difference)
+    drawn = np.random.default_rng(0).multinomial(n, [(share + difference) / 2, (share - difference) / 2, 1 - share], 1500)
+    shown = sum(mcnemar(int(only_a), int(only_b)) <= 0.05 for only_b, only_a, _ in drawn) / len(drawn)
+    assert 0.75 <= shown <= 0.84
+
+
+def test_more_rows_see_smaller_differences_and_more_discord_hides_them() -> None:
+    assert detectable(1000, 100) < detectable(300, 30) < detectable(300, 120)  # type: ignore[operator]
+
+
+def test_five_rows_can_show_nothing() -> None:
+    assert detectable(5, 2) is None
+
+
+def test_adjusted_p_values_are_those_of_holms_example() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+
+
+def test_a_comparison_says_what_it_could_have_seen() -> None:
+    rng = random.Random(0)
+    task = TaskSpec(output="text", labels=("a", "b"))
+    told = {m: [read_answer(task, "", rng.choice(("a", "a", "b")), "a", "a") for _ in range(100)] for m in "xy"}
+    share, mean = score(told, ["label_accuracy", "token_f1"], [("x", "y")]).comparisons
+    assert share.detectable is not None and 0.1 < share.detectable < 0.3
+    assert mean.detectable == pytest.approx((mean.high - mean.low) / 2 / 1.96 * 2.802, rel=1e-3)

@@ -12,7 +12,7 @@ import pytest
 
 from train.dataset import Row
 from train.errors import DataError
-from train.evaluate import TEXT, EvaluationRows, write_evaluation
+from train.evaluate import TEXT, EvaluationRows, Written, write_evaluation
 from train.metrics import TaskSpec
 from train.report import SECTIONS, headline, read_run, write_report
 
@@ -352,3 +352,94 @@ def test_the_advice_weighs_tuning_against_examples_in_the_prompt(tmp_path: Path,
     said = " ".join(headline(with_few_shot(tmp_path, gain, low, high)))
     assert "The untuned base with examples in its prompt reaches 60.0 % on test" in said
     assert advice in said
+
+
+def timed(folder: Path) -> Path:
+    """A run with everything that an evaluation can know: confidences, speeds, prices, a teacher, a judge's word."""
+    rng = random.Random(3)
+    rows = [
+        row._replace(generator=rng.choice(("seed", "topic")), dimensions=(("difficulty", rng.choice(("easy", "hard"))),))
+        for row in rows_of("real", 150, rng, only_labels=True)
+    ]
+    told: dict[str, list[Any]] = {}
+    for model, skill in (("base", 0.2), ("few_shot", 0.5), ("teacher", 0.95), ("sft", 0.8), ("dpo", 0.85)):
+        told[model] = []
+        for row in rows:
+            weak = model == "dpo" and row.label == "change_pin"
+            text = answer_of(row, 0.05 if weak else skill, 0.0, rng)
+            right = json.loads(text)["intent"] == row.label
+            told[model].append(Written(text, 12, 90, -0.05 * rng.random() if right else -0.4 * rng.random(), 0.5 + rng.random()))
+    speeds = [
+        {"model": m, "device": "cpu", "batch_size": 32, "rows": 150, "median_s": 0.8, "p95_s": 1.4, "rows_per_second": 20.0,
+         "tokens_per_second": 240.0, "prompt_tokens": 90.0, "completion_tokens": 12.0} for m in ("base", "dpo")
+    ]  # fmt: skip
+    cost = {
+        "per": 1000, "students": [{"model": "dpo", "usd": 0.012, "why": "at $0.9 an hour"}],
+        "teacher": {"model": "gpt", "usd": 3.5, "why": "from 900 answers that were paid for"},
+    }  # fmt: skip
+    write_evaluation(folder, [EvaluationRows("mine", rows, TASK)], {"mine": told}, extra={"speed": speeds, "cost": cost})
+    share = {"value": 0.6, "low": 0.5, "high": 0.7}
+    judged = {
+        "a": "few_shot", "b": "dpo", "judge": "gpt-judge", "rows": 150, "win": share, "tie": share, "lose": share, "win_rate": share,
+        "win_rate_at_equal_length": None, "agreement": share, "position": share, "sentence": "On 150 rows dpo wins <most>.",
+        "warnings": ["Position bias: what stands first is preferred"],
+        "second": {"file": "dpo.jsonl", "sha256": hashlib.sha256((folder / "answers/mine/dpo.jsonl").read_bytes()).hexdigest()},
+    }  # fmt: skip
+    (folder / "answers/mine/judged.few_shot-dpo.json").write_text(json.dumps(judged))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_report(timed(tmp_path_factory.mktemp("timed"))).read_text()
+
+
+def section(page: str, anchor: str) -> str:
+    start = page.index(f'<section id="{anchor}">')
+    return page[start : page.index("</section>", start)]
+
+
+def test_weak_spots_are_named_with_the_number_of_slices_looked_at(full: str) -> None:
+    said = section(full, "weak")
+    assert re.search(r"Of \d+ slices, \d+ (is|are) worse than the rest of the set beyond chance: .*change_pin", said)
+    assert "topic: cards/change_pin" in said and "difficulty: hard" in said and "generator: seed" in said
+
+
+def test_confidence_is_told_and_drawn(full: str) -> None:
+    said = section(full, "confidence")
+    assert re.search(r"On mine, dpo is wrong in .* of rows; in the 80 % that it is surest of", said)
+    assert "<svg" in said
+
+
+def test_speed_cost_and_the_teachers_price_are_told(full: str) -> None:
+    said = section(full, "cost")
+    assert "0.0120" in said and "3.50" in said and "cpu" in said and "240" in said
+
+
+def test_a_judges_word_and_its_biases_are_told(full: str) -> None:
+    said = section(full, "judged")
+    assert "dpo against few_shot" in said and "gpt-judge" in said and "Position bias" in said
+    assert "&lt;most&gt;" in said
+    assert "made anew" not in said
+
+
+def test_a_judges_word_on_other_answers_is_not_passed_off_as_one_on_these(tmp_path: Path) -> None:
+    run = timed(tmp_path)
+    (run / "answers/mine/dpo.jsonl").write_text("")
+    assert "made anew since they were judged" in section(write_report(run).read_text(), "judged")
+
+
+def test_the_teacher_is_weighed_with_its_price(full: str) -> None:
+    said = section(full, "result")
+    assert "The teacher reaches" in said
+    assert "1,000 requests cost $0.01 by the student and $3.50 by the teacher" in said
+
+
+def test_what_the_rows_can_show_is_told_with_the_differences(full: str) -> None:
+    assert "What 150 rows can show" in section(full, "evaluation")
+
+
+def test_a_full_page_is_still_one_file_with_ids_of_its_own(full: str) -> None:
+    found = Page(full)
+    assert found.fetched == []
+    assert len(found.ids) == len(set(found.ids))

@@ -55,7 +55,7 @@ def call(*arguments: str) -> int:
 def test_a_run_leaves_everything_that_was_promised(done: Path) -> None:
     latest = done / "runs/latest"
     folders = {"sft", "dpo", "merged"}
-    records = {"history.json", "run.json", "template_proof.json", "evaluation.json", "comparisons.json"}
+    records = {"history.json", "run.json", "template_proof.json", "evaluation.json", "comparisons.json", "analysis.json"}
     files = {"failures.parquet", "answers.parquet", "report.html"}
     assert folders | records | files <= {path.name for path in latest.iterdir()}
     record = run.read_record(latest)
@@ -186,6 +186,23 @@ def test_any_model_is_evaluated_on_a_file(
         assert call("evaluate", "--model", model, "--set", f"mine={tmp_path / 'x.jsonl'}", "--data", "data/toy", "--json") == 0
         assert {line["set"] for line in json.loads(capsys.readouterr().out)} == {"mine"}
     assert call("evaluate", "--set", "mine") == 2
+
+
+def test_another_systems_answers_join_an_evaluation_and_its_report(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(done)
+    given = [json.loads(line) for line in Path("runs/latest/answers/real/base.jsonl").read_text().splitlines()]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps({"id": row["id"], "answer": "{}"}) + "\n" for row in given))
+    assert call("evaluate", "--answers", "teacher", "--json") == 2
+    assert call("evaluate", "--answers", "teacher=x", "--set", "a=b") == 2
+    assert call("evaluate", "--answers", f"teacher={tmp_path / 't.jsonl'}", "--usd-per-hour", "0.9") == 0
+    assert "at $0.9 an hour" in Path("runs/latest/analysis.json").read_text()
+    said = capsys.readouterr().out
+    assert "The teacher reaches 0.0 % on real." in said
+    measures = json.loads(Path("runs/latest/evaluation.json").read_text())
+    assert ("real", "teacher") in {(m["set"], m["model"]) for m in measures}
+    assert "The teacher reaches 0.0 %" in Path("runs/latest/report.html").read_text()
 
 
 def test_an_interrupted_run_goes_on_in_its_folder(manifest: Any, make_config: MakeConfig) -> None:
