@@ -32,7 +32,7 @@ from datagen.errors import ConfigError, RetortError
 from datagen.ledger import money
 from datagen.plan import count_calls, make_plan
 from datagen.progress import Watch, between
-from datagen.records import EvaluationSet, Example, PlanItem, Task
+from datagen.records import EvaluationSet, Example, PlanItem, Rubric, Task
 from datagen.secrets import redact
 from datagen.taxonomy import Taxonomy, load_taxonomy
 from datagen.terms import TeacherTerms, describe, describe_teachers, of_the_data, require_settled
@@ -75,6 +75,11 @@ class Workspace(NamedTuple):
     def labels(self) -> dict[str, str]:
         """The labels that an answer may have, with their descriptions."""
         return self.taxonomy.labels()
+
+    @property
+    def rubric(self) -> Rubric | None:
+        """What the judge scores, by the recipe or else the taxonomy; None: the answer and the input."""
+        return self.loaded.recipe.rubric or self.taxonomy.rubric
 
 
 def _open(recipe: Path, store: Path | None, *, teacher: str | None = None, scale: float = 1.0) -> Workspace:
@@ -395,7 +400,7 @@ def _variables(work: Workspace) -> dict[str, Any]:
     """What every prompt may use of the taxonomy."""
     return {
         "domain": work.taxonomy.description, "task": work.taxonomy.task, "labels": work.labels, "policy": work.taxonomy.policy_lines(),
-        "dimensions": work.taxonomy.dimensions, "kinds": work.taxonomy.adversarial,
+        "dimensions": work.taxonomy.dimensions, "kinds": work.taxonomy.adversarial, **({"rubric": work.rubric} if work.rubric else {}),
     }  # fmt: skip
 
 
@@ -572,11 +577,12 @@ def curate(
 def _filter_context(work: Workspace) -> Any:
     from datagen.curate import check_settings
     from datagen.filters import FilterContext
+    from datagen.prompts import own_texts
 
-    check_settings(work.loaded.recipe.filters, work.loaded.path)
+    check_settings(work.loaded.recipe.filters, work.loaded.path, work.rubric)
     return FilterContext(
         task=work.taxonomy.task, labels=work.labels, facts=work.taxonomy.facts, policy=work.taxonomy.policy,
-        evaluation_sets=work.evaluation_sets, settings=work.loaded.recipe.filters,
+        evaluation_sets=work.evaluation_sets, settings=work.loaded.recipe.filters, prompts=own_texts(), rubric=work.rubric,
     )  # fmt: skip
 
 

@@ -71,6 +71,18 @@ def _part(role: str, body: str) -> Part:
     return Part(role, _ENVIRONMENT.from_string(body), frozenset(jinja2.meta.find_undeclared_variables(_ENVIRONMENT.parse(body))))
 
 
+def own_texts(folder: Path = PROMPTS) -> dict[str, tuple[str, ...]]:
+    """Of each prompt file what it says itself, between the variables. Raises ConfigError for a file that cannot be read or parsed."""
+    found = {}
+    for path in sorted(folder.glob("*.md")):
+        try:
+            tree = _ENVIRONMENT.parse(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, jinja2.TemplateSyntaxError) as error:
+            raise ConfigError(f"{path}: cannot be read as a prompt ({error}). Mend or remove it.") from error
+        found[path.stem] = tuple(piece.data for piece in tree.find_all(jinja2.nodes.TemplateData))
+    return found
+
+
 def render(
     name: str,
     variables: dict[str, Any],
@@ -120,3 +132,6 @@ def check_prompts(variables: Mapping[str, Any], items: Sequence[PlanItem], folde
         writes = "rewrite_input" if item.generator == "seed" else "write_adversarial" if item.kind else "write_inputs"
         for name in (writes, "answer", "reason", "judge", "compare"):
             render(name, {**variables, "item": item, **dict.fromkeys(GIVEN[name], "...")}, folder)
+    rubric = variables.get("rubric")
+    if rubric is not None and items:
+        render(rubric.prompt_name, {**variables, "item": items[0], **dict.fromkeys(GIVEN["judge"], "...")}, folder)

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from datagen.filters import EXAMPLE_FILTERS, FilterContext
-from datagen.filters.text import language, length, pii, refusal, schema
+from datagen.filters.language import language
+from datagen.filters.privacy import pii
+from datagen.filters.text import length, refusal, schema
 
 GOOD = '{"intent":"card_arrival","urgency":"normal","entities":{}}'
 
