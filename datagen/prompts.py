@@ -71,9 +71,12 @@ def _part(role: str, body: str) -> Part:
     return Part(role, _ENVIRONMENT.from_string(body), frozenset(jinja2.meta.find_undeclared_variables(_ENVIRONMENT.parse(body))))
 
 
-def own_texts(folder: Path = PROMPTS) -> dict[str, tuple[str, ...]]:
-    """Of each prompt file what it says itself, between the variables. Raises ConfigError for a file that cannot be read or parsed."""
-    found = {}
+def own_texts(domain: str, folder: Path = PROMPTS) -> dict[str, tuple[str, ...]]:
+    """Of each prompt file what it says itself, between the variables, and the domain's description, which all show.
+
+    Raises ConfigError for a file that cannot be read or parsed.
+    """
+    found: dict[str, tuple[str, ...]] = {"domain": (domain,)}
     for path in sorted(folder.glob("*.md")):
         try:
             tree = _ENVIRONMENT.parse(path.read_text(encoding="utf-8"))

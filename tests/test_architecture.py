@@ -13,9 +13,9 @@ FILES = sorted([*(ROOT / "datagen").rglob("*.py"), *(ROOT / "train").rglob("*.py
 FLOORS = {
     "datagen": [
         {"records", "errors"},
-        {"policy", "yaml_file", "secrets", "ledger", "json_schema"},
+        {"policy", "yaml_file", "secrets", "ledger", "json_schema", "agreement"},
         {"taxonomy", "prompts", "parse", "config", "store", "filters", "offline", "pace", "prices", "wire_schema", "direct"},
-        {"teacher", "batch_api", "terms", "plan", "ask", "generators", "judge", "review", "arrivals"},
+        {"teacher", "batch_api", "terms", "plan", "ask", "generators", "judge", "review", "calibration", "arrivals"},
         {"generate", "curate", "export", "report"},
         {"forecast", "progress", "batch", "ray_engine"},
         {"cli"},

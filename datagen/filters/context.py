@@ -77,7 +77,10 @@ class FilterContext:
     def own_words(self) -> OwnWords:
         """Runs of `leak.words` words of prompts, instructions and system message, without what labels say and instructions quote."""
         texts = [(name, text) for name, pieces in self.prompts.items() for text in pieces]
-        texts += [("instructions", piece) for piece in _QUOTED.split(self.task.instructions)] + [("system", self.task.system)]
+        texts += [("instructions", piece) for piece in _QUOTED.split(self.task.instructions)] + [
+            ("system", self.task.system),
+            ("input", self.task.input),
+        ]
         n = int(self.setting("leak", "words"))
         spoken_of = {run for label, description in self.labels.items() for run in _runs(f"{label} {description}", n)}
         runs = {run: name for name, text in reversed(texts) for run in _runs(text, n) if run not in spoken_of}

@@ -85,16 +85,20 @@ def _foreign(text: str, context: FilterContext) -> str | None:
     counts = {name: sum(word in stop_words for word in found) for name, stop_words in _STOP_WORDS.items()}
     english = counts.pop("English")
     other = max(counts, key=lambda name: counts[name])
-    if counts[other] > english and counts[other] >= 3:
+    if counts[other] > english and counts[other] >= 3 and not _is_code(text):
         return f"has {counts[other]} common {other} words and {english} English ones among {len(found)}"
-    if english < context.setting("language", "min_stop_word_share") * len(found) and not _reads_as_english(text):
+    if english < context.setting("language", "min_stop_word_share") * len(found) and not (_is_code(text) or _reads_as_english(text)):
         return f"has {english} common English words among {len(found)}"
     return None
 
 
 def _reads_as_english(text: str) -> bool:
-    """Whether a text without function words is a list of English words, or code, and not another language."""
-    return 25 * len(_CODE_SIGN.findall(text)) > len(text) or _identifier().classify(text)[0] == "en"
+    """Whether a text without function words is a list of English words, and not another language."""
+    return bool(_identifier().classify(text)[0] == "en")
+
+
+def _is_code(text: str) -> bool:
+    return 25 * len(_CODE_SIGN.findall(text)) > len(text)
 
 
 def _taken_for_another(text: str, code: str, context: FilterContext) -> str | None:

@@ -41,11 +41,13 @@ def pii(example: Example, context: FilterContext) -> str | None:
     """
     texts = {"input": example.input, "completion": example.completion, "rejected": example.rejected, "reasoning": example.reasoning}
     for name, text in texts.items():
-        for kind in _personal(text) if text else ():
-            return f"pii: {kind} in the {name}"
-        secret = _secret(text) if text else None
+        if not text:
+            continue
+        secret = _secret(text)  # before the rest: `name:password@host` reads as an address
         if secret:
             return f"secret: {secret} in the {name}"
+        for kind in _personal(text):
+            return f"pii: {kind} in the {name}"
     return None
 
 

@@ -86,7 +86,7 @@ _PLACEHOLDER = re.compile(
     r"|(?<![\w\])])\[(?:(?:insert|enter|add|your|fill in|type|put|name of|placeholder)\b[^\]\n]{0,60}"
     rf"|{_SLOT}|\.\.\.|…|x{{2,}}|_{{2,}})\](?!\()"
     r"|<(?:(?:insert|enter|add|fill in|type|put|placeholder)\b|your[ _-])[^<>\n]{0,60}>|<[^<>\n]{0,40} here>"
-    r"|\((?:insert|enter|fill in)\b[^()\n]{0,60}\)|\b(?:your|insert|enter)_[a-z]+(?:_here)?\b",
+    r"|\((?:insert|enter|fill in)\b[^()\n]{0,60}\)|\byour_[a-z_]+\b|\b[a-z_]+_here\b",
     re.IGNORECASE,
 )
 # in capitals only, and not as a Roman numeral (`Super Bowl XXX`) or a hidden number (`XXXX 1234`)
@@ -147,6 +147,7 @@ _CUT_WORD = re.compile(
 )
 _LIST_ITEM = re.compile(r"\s*(?:[-*•·–+>#|]|\d{1,3}[.)]|[A-Za-z][.)]\s|\w+:|\S+://)")
 _SENTENCE_END = re.compile(r"(?<![.\s][A-Z])[.!?…][\"'”’)\]]*(?:\s|$)|[。！？]")
+_QUERY = re.compile(r"\b(?:SELECT|DELETE|INSERT|UPDATE)\b[^.!?]*\b(?:FROM|INTO|SET)\b")
 _PROSE_WORDS = 8
 _LONG_SENTENCE = 12
 
@@ -182,8 +183,8 @@ def _cut(text: str, language: str) -> str | None:
 
 
 def _is_code(text: str) -> bool:
-    """Whether one sign in 25 is one that programs are full of."""
-    return 25 * len(_CODE_SIGN.findall(text)) > len(text)
+    """Whether one sign in 25 is one that programs are full of, or a query's words stand in capitals."""
+    return 25 * len(_CODE_SIGN.findall(text)) > len(text) or _QUERY.search(text) is not None
 
 
 def _open_bracket(text: str) -> str | None:

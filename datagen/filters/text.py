@@ -85,9 +85,12 @@ def refusal(example: Example, context: FilterContext) -> str | None:
 
     A text task's abstention may refuse: it is the right answer.
     """
+    free = context.task.output_schema is None
     abstains = example.label is not None and example.label == context.task.abstain_label
-    if not (abstains and context.task.output_schema is None):
-        for where, text in (("completion", example.completion), *answered(example, context)):
+    if not (free and abstains):
+        if not free and (found := _REFUSAL.search(example.completion.replace("\u2019", "'"))):
+            return f"refusal: the completion begins with {found.group().strip()[:60]!r}"
+        for where, text in answered(example, context):
             problem = _refuses(text, _REFUSAL, _INSIDE)
             if problem:
                 return f"refusal: the {where} {problem}"
