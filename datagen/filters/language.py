@@ -37,6 +37,7 @@ _STOP_WORDS = {
         "hebben heeft nog ook dat deze alstublieft",
     }.items()
 }
+_SIGNS = frozenset({"zh", "ja", "ko"})
 _CODE_SIGN = re.compile(r"[{}();=<>\[\]_|\\\\]")
 _JUDGED_WORDS = 8  # fewer words say too little
 
@@ -72,7 +73,8 @@ def language(example: Example, context: FilterContext) -> str | None:
 def _foreign(text: str, context: FilterContext) -> str | None:
     code = context.task.language.split("-")[0].lower()
     if not text.isascii() or code in _SCRIPTS:
-        letters = [char for char in text if char.isalpha()]
+        # a sign of these is a word: were letters counted, one English name would outweigh a sentence
+        letters = [word[0] for word in words(text) if word[0].isalpha()] if code in _SIGNS else [char for char in text if char.isalpha()]
         scripts = _SCRIPTS.get(code, ("LATIN",))
         share = sum(unicodedata.name(char, "").startswith(scripts) for char in letters) / len(letters) if letters else 1.0
         if share < context.setting("language", "min_script_share"):

@@ -9,30 +9,10 @@ from datagen.calibration import as_json, draw, judge_agreement, judged_examples,
 from datagen.curate import curate
 from datagen.review import Decision, apply
 
-WORDS = tuple(
-    [
-        "card",
-        "post",
-        "parcel",
-        "bank",
-        "town",
-        "street",
-        "letter",
-        "clerk",
-        "window",
-        "branch",
-        "office",
-        "counter",
-        "queue",
-        "paper",
-        "stamp",
-        "week",
-        "month",
-        "year",
-        "day",
-        "hour",
-    ]
-)
+WORDS = (
+    "card", "post", "parcel", "bank", "town", "street", "letter", "clerk", "window", "branch", "office", "counter", "queue", "paper", "stamp",
+    "week", "month", "year", "day", "hour",
+)  # fmt: skip
 
 
 @pytest.fixture
