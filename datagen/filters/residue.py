@@ -145,7 +145,7 @@ _CUT_WORD = re.compile(
     r"(?<![\w.-])(?:the|an|and|or|of|to|with|your|our|their|his|its|because|which|whose|than|by|for|from|into|is|are|was|were|as|if|when"
     r"|while|these|those|at|but)$"
 )
-_LIST_ITEM = re.compile(r"\s*(?:[-*•·–+>#|]|\d{1,3}[.)]|[A-Za-z][.)]\s|\w+:|\S+://)")
+_LIST_ITEM = re.compile(r"\s*(?:[-*•·–+>#|]|\d{1,3}[.)]|[A-Za-z][.)]\s|\w+(?: \d+)?:|\S+://)")
 _SENTENCE_END = re.compile(r"(?<![.\s][A-Z])[.!?…][\"'”’)\]]*(?:\s|$)|[。！？]")
 _QUERY = re.compile(r"\b(?:SELECT|DELETE|INSERT|UPDATE)\b[^.!?]*\b(?:FROM|INTO|SET)\b")
 _PROSE_WORDS = 8
@@ -200,26 +200,29 @@ def _open_bracket(text: str) -> str | None:
 
 def _stops_short(lines: Sequence[str], text: str) -> bool:
     """Whether the last sentence has no end where others have theirs. It ends with no name, and is no list in a line."""
-    last = lines[-1].strip()
+    last, count = lines[-1].strip(), len(lines[-1].split())
     others = [line.strip() for line in lines[:-1] if line.strip()]
     if not last[-1:].isalpha():
         return False
-    if _LIST_ITEM.match(last):  # the other items of its list say whether items have an end
-        items = [line for line in others if _LIST_ITEM.match(line)]
-        return (
-            len(items) > 1 and (len(last.split()) > 2 or bool(_CJK.search(last))) and all(_SENTENCE_END.search(line[-2:]) for line in items)
-        )
+    if _LIST_ITEM.match(last):  # the other items of its kind say whether items have an end
+        items = [line for line in others if _LIST_ITEM.match(line) and line[0].isdigit() == last[0].isdigit()]
+        return len(items) > 1 and (count > 2 or bool(_CJK.search(last))) and _mostly_ended(items)
     if _CJK.search(last[-1]):
         return len(last) >= 2 * _PROSE_WORDS and bool(_SENTENCE_END.search(text))
     rest = _SENTENCE_END.split(last)[-1]
     if any(sign in rest for sign in (" - ", "#", ": ", "|", "http")):
         return False
-    if _SENTENCE_END.search(last) and len(rest.split()) < 3 and len(last.split()) >= _PROSE_WORDS:
+    if _SENTENCE_END.search(last) and len(rest.split()) < 3 and count >= _PROSE_WORDS:
         return True
     if not last.split()[-1].islower() and any(not word[:1].islower() for word in last.split()[-4:-1]):  # a name of several words
         return False
-    if len(last.split()) < _PROSE_WORDS and not _SENTENCE_END.search(last):
-        return False
+    if count < _PROSE_WORDS and not _SENTENCE_END.search(last):  # a phrase, unless whole sentences stand before it
+        return count > 3 and len(others) > 1 and _mostly_ended(others)
     if sum(line[-1].isalpha() for line in others) > len(others) / 2:  # verse, or a list without signs
         return False
-    return bool(_SENTENCE_END.search(text)) or len(last.split()) >= _LONG_SENTENCE
+    return bool(_SENTENCE_END.search(text)) or count >= _LONG_SENTENCE
+
+
+def _mostly_ended(lines: Sequence[str]) -> bool:
+    """Whether four of five lines end as sentences do."""
+    return 5 * sum(_SENTENCE_END.search(line[-3:]) is not None for line in lines) >= 4 * len(lines)
