@@ -124,7 +124,7 @@ def leak(example: Example, context: FilterContext) -> str | None:
                 name = own.headings.get(line.partition(":")[0].strip().casefold())
                 if name is not None:
                     return f"leak: the {where} has the line {line.strip()[:60]!r} of the prompt {name}"
-        if text.count(" ") < n - 1:
+        if text.isascii() and len(text.split(None, n)) < n:  # others may write words without spaces
             continue
         found = words(text)
         for place in range(len(found) - n + 1):

@@ -136,6 +136,11 @@ def test_leak_leaves_what_the_labels_are_about(bank_example, free):
     assert leak(bank_example(said), replace(instructed, labels={"card_arrival": said})) is None
 
 
+def test_leak_sees_instructions_that_are_written_without_spaces(bank_example, text_task):
+    context = FilterContext(task=text_task.model_copy(update={"instructions": "请用简单的话回答客户的问题。"}))
+    assert leak(bank_example("请用简单的话回答客户的问题，我的卡呢"), context) is not None
+
+
 def test_leak_passes_reasoning_that_names_what_it_goes_by(bank_example, free):
     assert leak(bank_example(reasoning="Reply with one JSON object and nothing else, it says."), free) is None
 
