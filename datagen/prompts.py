@@ -27,7 +27,7 @@ _ENVIRONMENT.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=Fa
 # What each prompt is given beside the run's variables and the item
 GIVEN = {
     "write_inputs": (), "rewrite_input": (), "write_adversarial": (), "answer": ("input",), "reason": ("input",),
-    "judge": ("input", "answer"), "compare": ("input", "first", "second"),
+    "judge": ("input", "answer"), "judge_rubric": ("input", "answer"), "compare": ("input", "first", "second"),
 }  # fmt: skip
 
 
