@@ -14,7 +14,7 @@ from datagen.errors import BudgetError, ConfigError, ParseError, StoppedError, T
 from datagen.ledger import money
 from datagen.parse import Answer, Parser, check_schema, parse_object
 from datagen.prompts import render, render_repair
-from datagen.records import Message, PlanItem, Request, Response
+from datagen.records import Message, PlanItem, Request, Response, Rubric
 from datagen.store import Store
 
 R = TypeVar("R")
@@ -108,6 +108,12 @@ class Asker:
         """Whether the role's model is the built-in one, which reads the house's prompts and no conversation."""
         return self.roles[role].model.startswith(_SIMULATED)
 
+    @property
+    def rubric(self) -> Rubric | None:
+        """What the judge scores; None: the answer and the input."""
+        rubric: Rubric | None = self.variables.get("rubric")
+        return rubric
+
     def stop(self) -> None:
         """Send no further call; those in flight may end. Whoever asks from now on gets StoppedError."""
         self.stopped = True
@@ -191,6 +197,11 @@ class Ask:
         """JSON schema of the task's answers; None for free text."""
         schema: Mapping[str, Any] | None = self._asker.variables["task"].output_schema
         return schema
+
+    @property
+    def rubric(self) -> Rubric | None:
+        """What the judge scores; None: the answer and the input."""
+        return self._asker.rubric
 
     async def __call__(
         self,

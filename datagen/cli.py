@@ -33,7 +33,7 @@ from datagen.errors import ConfigError, RetortError
 from datagen.ledger import money
 from datagen.plan import count_calls, make_plan
 from datagen.progress import Watch, between
-from datagen.records import EvaluationSet, Example, PlanItem, Task
+from datagen.records import EvaluationSet, Example, PlanItem, Rubric, Task
 from datagen.secrets import redact
 from datagen.taxonomy import Taxonomy, load_taxonomy
 from datagen.terms import TeacherTerms, describe, describe_teachers, of_the_data, require_settled
@@ -76,6 +76,11 @@ class Workspace(NamedTuple):
     def labels(self) -> dict[str, str]:
         """The labels that an answer may have, with their descriptions."""
         return self.taxonomy.labels()
+
+    @property
+    def rubric(self) -> Rubric | None:
+        """What the judge scores, by the recipe or else the taxonomy; None: the answer and the input."""
+        return self.loaded.recipe.rubric or self.taxonomy.rubric
 
 
 def _open(recipe: Path, store: Path | None, *, teacher: str | None = None, scale: float = 1.0) -> Workspace:
@@ -397,7 +402,7 @@ def _variables(work: Workspace) -> dict[str, Any]:
     """What every prompt may use of the taxonomy."""
     return {
         "domain": work.taxonomy.description, "task": work.taxonomy.task, "labels": work.labels, "policy": work.taxonomy.policy_lines(),
-        "dimensions": work.taxonomy.dimensions, "kinds": work.taxonomy.adversarial,
+        "dimensions": work.taxonomy.dimensions, "kinds": work.taxonomy.adversarial, **({"rubric": work.rubric} if work.rubric else {}),
     }  # fmt: skip
 
 
@@ -575,11 +580,13 @@ def curate(
 def _filter_context(work: Workspace) -> Any:
     from datagen.curate import check_settings
     from datagen.filters import FilterContext
+    from datagen.prompts import own_texts
 
-    check_settings(work.loaded.recipe.filters, work.loaded.path)
+    check_settings(work.loaded.recipe.filters, work.loaded.path, work.rubric)
     return FilterContext(
         task=work.taxonomy.task, labels=work.labels, facts=work.taxonomy.facts, policy=work.taxonomy.policy,
         evaluation_sets=work.evaluation_sets, settings=work.loaded.recipe.filters,
+        prompts=own_texts(work.taxonomy.description), rubric=work.rubric,
     )  # fmt: skip
 
 
@@ -775,9 +782,11 @@ def review(
     seed: int = typer.Option(0, "--seed", help="Draws another sample."),
     export_to: Path | None = typer.Option(None, "--export", help="Write the sample to a JSONL file instead of asking."),
     import_from: Path | None = typer.Option(None, "--import", help="Take the verdicts of such a file."),
+    calibrate: bool = typer.Option(False, "--calibrate", help="Half of the sample from what the judge dropped: to hold it against people."),
     as_json: bool = JsonOption,
 ) -> None:  # fmt: skip
     """Review a seeded, stratified sample: accept, reject with a reason, or edit. A person's word is the last."""
+    from datagen import calibration
     from datagen import review as reviewing
 
     work = _open(recipe, store)
@@ -786,7 +795,7 @@ def review(
     if import_from is not None:
         reviewing.apply(database, reviewer, reviewing.import_jsonl(import_from), task)
     else:
-        sample = reviewing.draw_sample(database, reviewer=reviewer, n=n, seed=seed)
+        sample = (calibration.draw if calibrate else reviewing.draw_sample)(database, reviewer=reviewer, n=n, seed=seed)
         if export_to is not None:
             reviewing.export_jsonl(sample, export_to)
             out.print(
@@ -797,8 +806,15 @@ def review(
             raise ConfigError("review asks in a terminal. Without one, use --export FILE and --import FILE.")
         _review_loop(database, reviewer, sample, task)
     rates, agreements = reviewing.defect_rates(database), reviewing.agreements(database)
+    judged = calibration.judge_agreement(database)
     if as_json:
-        _print_json({"defects": [rate._asdict() for rate in rates], "agreement": [entry._asdict() for entry in agreements]})
+        _print_json(
+            {
+                "defects": [rate._asdict() for rate in rates],
+                "agreement": [entry._asdict() for entry in agreements],
+                "judge": calibration.as_json(judged),
+            }
+        )
         return
     for rate in rates:
         out.print(
@@ -806,8 +822,10 @@ def review(
             f"{rate.rate:.1%} (95 % exact interval {rate.low:.1%} to {rate.high:.1%})"
         )
     for entry in agreements:
-        kappa = "not defined" if entry.kappa is None else f"{entry.kappa:.2f}"
+        kappa = "not defined" if entry.kappa is None else f"{entry.kappa:.2f} (95 % interval {entry.low:.2f} to {entry.high:.2f})"
         out.print(f"{entry.first} and {entry.second} agree on {entry.agreement:.1%} of {entry.rows} rows; Cohen's kappa {kappa}")
+    for line in calibration.lines(judged):
+        out.print(line, markup=False, highlight=False)
     out.print(f"Next: make datagen RECIPE={recipe} exports without what was rejected and with what was edited.")
 
 

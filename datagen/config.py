@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from datagen import secrets
 from datagen.errors import ConfigError
-from datagen.records import EvaluationSet, Record, content_hash
+from datagen.records import EvaluationSet, Record, Rubric, content_hash
 from datagen.yaml_file import read_yaml, validate
 
 GeneratorName = Literal["seed", "topic", "adversarial", "reasoning", "preference"]
@@ -162,6 +162,7 @@ class Recipe(Record):
     mix: Mapping[GeneratorName, Annotated[int, Field(ge=0)]]
     per_call: int = Field(default=4, ge=1, le=50)
     judge: bool = True
+    rubric: Rubric | None = Field(default=None, description="what the judge scores, instead of the taxonomy's rubric")
     concurrency: int = Field(default=16, ge=1)
     retries: int = Field(default=6, ge=1, description="tries per call on errors that may pass")
     attempts: int = Field(default=4, ge=1, description="answers asked for before an unreadable one fails its input")

@@ -17,7 +17,7 @@ from datagen.arrivals import Prompt, keep, meet, remember
 from datagen.errors import ConfigError, StoreError
 from datagen.filters import DEFAULTS, EXAMPLE_FILTERS, GATES, SET_FILTERS, FilterContext
 from datagen.filters.dedup import duplicate, group_ids, near_reason, same_reason
-from datagen.records import Example, Verdict, content_hash
+from datagen.records import Example, Rubric, Verdict, content_hash
 from datagen.store import Store
 from datagen.yaml_file import nearest
 
@@ -100,8 +100,10 @@ def curate_new(store: Store, context: FilterContext) -> CurateReport | None:
 
     Between twins the one that was kept before stays; of new ones the lowest id. None, and nothing is done, when the ground has
     changed since the last full `curate`: another recipe, taxonomy or evaluation set, a person's word, a plan without some of
-    the old examples. Then only `curate` can tell.
+    the old examples; or when `style` compares all with all. Then only `curate` can tell.
     """
+    if context.setting("style", "max_z"):
+        return None  # a newcomer moves the medians that all are judged by
     examples, judged, everything, left, people = store.arrivals(MARK)
     if left != mark(context, people, judged):
         return None
@@ -143,6 +145,9 @@ def mark(context: FilterContext, people: str, judged: str) -> str:
             [rule.model_dump(mode="json") for rule in context.policy],
             [(exam.name, exam.sha256) for exam in context.evaluation_sets],
             settings,
+            dict(context.settings.get("judge", {})),
+            None if context.rubric is None else context.rubric.model_dump(mode="json"),
+            dict(context.prompts),
             people,
         ]
     )
@@ -198,14 +203,20 @@ def _judge_each(examples: Sequence[Example], context: FilterContext, progress: C
     return verdicts
 
 
-def check_settings(settings: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Raises ConfigError for a filter or a setting that does not exist, with the near name, and for a value that is no number."""
+def check_settings(settings: Mapping[str, Mapping[str, Any]], path: Path, rubric: Rubric | None = None) -> None:
+    """Raises ConfigError for a filter or a setting that does not exist, with the near name, and for a value that is no number.
+
+    Each criterion of a rubric has a setting of the judge, `min_NAME`.
+    """
+    known_settings = {name: list(values) for name, values in DEFAULTS.items()}
+    if rubric is not None:
+        known_settings["judge"] = ["min", "min_mean", *(f"min_{name}" for name in rubric.criteria)]
     for name, values in settings.items():
         if name not in DEFAULTS:
             raise ConfigError(f"{path}: filters.{name} is not a filter. {_hint(name, list(DEFAULTS))}")
         for setting, value in (values or {}).items():
-            if setting not in DEFAULTS[name]:
-                raise ConfigError(f"{path}: filters.{name}.{setting} is not a setting. {_hint(setting, list(DEFAULTS[name]))}")
+            if setting not in known_settings[name]:
+                raise ConfigError(f"{path}: filters.{name}.{setting} is not a setting. {_hint(setting, known_settings[name])}")
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise ConfigError(f"{path}: filters.{name}.{setting} is {value!r}; give a number.")
             if setting == "threshold" and not 0.5 <= value <= 1:

@@ -13,7 +13,7 @@ from datagen.ask import Asker
 from datagen.config import ModelConfig
 from datagen.errors import ConfigError, TeacherError
 from datagen.generate import run_item
-from datagen.plan import asks_of, calls_of
+from datagen.plan import PlannedAsk, asks_of, calls_of
 from datagen.prices import TokenPrices, entry, token_prices
 from datagen.prompts import load_prompt, render
 from datagen.records import PlanItem, Request, Response
@@ -21,6 +21,7 @@ from datagen.records import PlanItem, Request, Response
 _BYTES_PER_TOKEN = 4.0
 _TYPICAL_ANSWER_TOKENS = {"answer": 90, "judge": 50, "compare": 50, "reason": 250}
 _TOKENS_PER_WRITTEN_INPUT = 35
+_TOKENS_PER_CRITERION = 40
 _HOSTED_LATENCY_S = 4.0
 _OFFLINE_LATENCY_S = 0.002
 _BATCH_PRICE = 0.5  # OpenAI and Anthropic: half the price within 24 hours
@@ -123,7 +124,7 @@ def forecast(
     for item in items:
         if item.id in left:
             by_generator.setdefault(item.generator, []).append(item)
-    names = {ask.prompt for own in by_generator.values() for item in own[:1] for ask in asks_of(item, judged)} | {"write_inputs"}
+    names = {_prompt(ask, asker) for own in by_generator.values() for item in own[:1] for ask in asks_of(item, judged)} | {"write_inputs"}
     history = _history(asker, sorted(load_prompt(name).ref for name in names))
     parts: list[Part] = []
     latencies: list[float] = []
@@ -199,11 +200,11 @@ def _guess(own: Sequence[PlanItem], inputs: float, asker: Asker, prices: Mapping
         for ask in asks_of(item, judged):
             times = ask.times(item.count)
             _, messages = render(
-                ask.prompt, {**asker.variables, "item": item, "input": text, "answer": text * 2, "first": text, "second": text}
+                _prompt(ask, asker), {**asker.variables, "item": item, "input": text, "answer": text * 2, "first": text, "second": text}
             )
             shared, whole = _tokens(messages[0].content), sum(_tokens(message.content) for message in messages)
             limit = int(asker.params[ask.role]["max_tokens"])
-            typical = _TOKENS_PER_WRITTEN_INPUT * item.count if ask.writes else _TYPICAL_ANSWER_TOKENS[ask.prompt]
+            typical = _TOKENS_PER_WRITTEN_INPUT * item.count if ask.writes else _answer_tokens(ask, asker)
             price = prices[ask.role]
             calls += times
             prompts += times * whole
@@ -219,6 +220,19 @@ def _guess(own: Sequence[PlanItem], inputs: float, asker: Asker, prices: Mapping
     exact = Range(calls * scale, calls * scale, calls * scale * 1.1)
     price_range = Range(usd * scale / 2, usd * scale, max(usd * 2, most) * scale)
     return _Guess(Part(own[0].generator, inputs, exact, loosely(prompts), loosely(completions), price_range, 0), saved * scale)
+
+
+def _prompt(ask: PlannedAsk, asker: Asker) -> str:
+    """The prompt of a planned question: the judge's is the rubric's where there is one."""
+    rubric = asker.rubric
+    return rubric.prompt_name if rubric is not None and ask.prompt == "judge" else ask.prompt
+
+
+def _answer_tokens(ask: PlannedAsk, asker: Asker) -> int:
+    rubric = asker.rubric
+    return (
+        _TOKENS_PER_CRITERION * len(rubric.criteria) if rubric is not None and ask.prompt == "judge" else _TYPICAL_ANSWER_TOKENS[ask.prompt]
+    )
 
 
 def _tokens(text: str) -> float:
@@ -252,7 +266,7 @@ def worst_case_usd(items: Sequence[PlanItem], asker: Asker, teacher: Any, *, jud
         for ask in asks_of(item, judged):
             long = text * 4
             variables = {**asker.variables, "item": item, "input": long, "answer": long, "first": long, "second": long}
-            ref, messages = render(ask.prompt, variables)
+            ref, messages = render(_prompt(ask, asker), variables)
             request = Request.model_construct(
                 item_id=item.id, prompt=ref, role=ask.role, model=asker.roles[ask.role].model, messages=messages,
                 params=asker.params[ask.role], sample="", response_schema=None,

@@ -5,11 +5,13 @@ Also the shape of `ask`, which generators are handed: asking and parsing are one
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from datagen.errors import ParseError
 from datagen.json_schema import violation
+from datagen.records import Rubric
 
 T = TypeVar("T")
 Parser = Callable[[str], T]
@@ -35,6 +37,10 @@ class Ask(Protocol):
     @property
     def output_schema(self) -> Mapping[str, Any] | None:
         """JSON schema of the task's answers; None for free text."""
+
+    @property
+    def rubric(self) -> Rubric | None:
+        """What the judge scores; None: the answer and the input."""
 
     async def __call__(
         self,
@@ -116,14 +122,19 @@ def parse_steps(text: str) -> Steps:
     return Steps(steps, value["answer"])
 
 
-def parse_scores(text: str) -> dict[str, float]:
+def parse_scores(text: str, criteria: Iterable[str] = ("answer", "input")) -> dict[str, float]:
     """The judge's numbers, each from 1 to 5, by name."""
     value = parse_object(text)
-    scores = {name: value.get(name) for name in ("answer", "input")}
+    scores = {name: value.get(name) for name in criteria}
     for name, score in scores.items():
         if isinstance(score, bool) or not isinstance(score, (int, float)) or not 1 <= score <= 5:
             raise ParseError(f"`{name}` is {score!r}, not a number from 1 to 5: {_shorten(text)}")
     return {name: float(score) for name, score in scores.items() if score is not None}
+
+
+def scores_of(criteria: Iterable[str]) -> Parser[dict[str, float]]:
+    """A parser of the scores of a rubric's criteria."""
+    return partial(parse_scores, criteria=tuple(criteria))
 
 
 def parse_better(text: str) -> str:

@@ -27,7 +27,7 @@ _ENVIRONMENT.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=Fa
 # What each prompt is given beside the run's variables and the item
 GIVEN = {
     "write_inputs": (), "rewrite_input": (), "write_adversarial": (), "answer": ("input",), "reason": ("input",),
-    "judge": ("input", "answer"), "compare": ("input", "first", "second"),
+    "judge": ("input", "answer"), "judge_rubric": ("input", "answer"), "compare": ("input", "first", "second"),
 }  # fmt: skip
 
 
@@ -69,6 +69,21 @@ def load_prompt(name: str, folder: Path = PROMPTS, wanted: tuple[str, ...] = ("s
 
 def _part(role: str, body: str) -> Part:
     return Part(role, _ENVIRONMENT.from_string(body), frozenset(jinja2.meta.find_undeclared_variables(_ENVIRONMENT.parse(body))))
+
+
+def own_texts(domain: str, folder: Path = PROMPTS) -> dict[str, tuple[str, ...]]:
+    """Of each prompt file what it says itself, between the variables, and the domain's description, which all show.
+
+    Raises ConfigError for a file that cannot be read or parsed.
+    """
+    found: dict[str, tuple[str, ...]] = {"domain": (domain,)}
+    for path in sorted(folder.glob("*.md")):
+        try:
+            tree = _ENVIRONMENT.parse(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, jinja2.TemplateSyntaxError) as error:
+            raise ConfigError(f"{path}: cannot be read as a prompt ({error}). Mend or remove it.") from error
+        found[path.stem] = tuple(piece.data for piece in tree.find_all(jinja2.nodes.TemplateData))
+    return found
 
 
 def render(
@@ -120,3 +135,6 @@ def check_prompts(variables: Mapping[str, Any], items: Sequence[PlanItem], folde
         writes = "rewrite_input" if item.generator == "seed" else "write_adversarial" if item.kind else "write_inputs"
         for name in (writes, "answer", "reason", "judge", "compare"):
             render(name, {**variables, "item": item, **dict.fromkeys(GIVEN[name], "...")}, folder)
+    rubric = variables.get("rubric")
+    if rubric is not None and items:
+        render(rubric.prompt_name, {**variables, "item": items[0], **dict.fromkeys(GIVEN["judge"], "...")}, folder)

@@ -9,9 +9,9 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property, lru_cache
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
 
 def content_hash(content: object) -> str:
@@ -97,6 +97,37 @@ class Task(Record):
     entities_field: str | None = None
     decision_fields: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()
+
+
+class Criterion(Record):
+    """One thing that a judge scores from 1 to 5. `anchors` say what a score looks like; `weight` counts in the mean of all."""
+
+    description: str = Field(min_length=1)
+    anchors: Mapping[Annotated[int, Field(ge=1, le=5)], str] = Field(default_factory=dict)
+    weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+
+
+class Rubric(Record):
+    """What a judge is asked to score, criterion by criterion (G-Eval, arXiv 2303.16634, without the weighting by token probabilities).
+
+    `prompt` names the file `prompts/judge_<prompt>.md`; the one that comes along lists the criteria with their anchors.
+    """
+
+    prompt: str = Field(default="rubric", pattern=r"^[a-z0-9_]+$")
+    criteria: Mapping[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Criterion] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _can_be_told_apart(self) -> Self:
+        if taken := {"mean", "reasons"} & set(self.criteria):
+            raise ValueError(f"criteria must not be called {', '.join(sorted(taken))}")
+        if not any(criterion.weight for criterion in self.criteria.values()):
+            raise ValueError("every criterion has weight 0; give one a weight above 0")
+        return self
+
+    @property
+    def prompt_name(self) -> str:
+        """The prompt file's name."""
+        return f"judge_{self.prompt}"
 
 
 class Topic(Record):

@@ -9,7 +9,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from datagen.review import defect_rates, exact_interval
+from datagen.calibration import as_json, judge_agreement, lines
+from datagen.review import agreements, defect_rates, exact_interval
 from datagen.store import Store
 
 
@@ -28,6 +29,7 @@ def summarize(store: Store) -> dict[str, Any]:
     for row in [*generators, *topics]:
         row["low"], row["high"] = exact_interval(min(row["accepted"], row["target"]), row["target"])
     costs = store.query("SELECT * FROM costs")
+    judged = judge_agreement(store)
     return {
         **counts,
         "reasons": reasons,
@@ -36,6 +38,9 @@ def summarize(store: Store) -> dict[str, Any]:
         "costs": costs,
         "failed_items": store.query("SELECT id, error FROM items WHERE planned AND status = 'failed' ORDER BY id"),
         "review": [rate._asdict() for rate in defect_rates(store) if rate.stratum == "all"] or None,
+        "agreement": [entry._asdict() for entry in agreements(store)],
+        "judge": as_json(judged),
+        "judge_lines": lines(judged),
     }
 
 
@@ -67,6 +72,11 @@ def render(summary: Mapping[str, Any], title: str) -> RenderableType:
                 f"(95 % exact interval {row['low']:.1%} to {row['high']:.1%})"
             )
         )
+    for row in summary["agreement"]:
+        if row["kappa"] is not None:
+            kappa = f"{row['kappa']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+            parts.append(Text(f"{row['first']} and {row['second']} on {row['rows']} rows: Cohen's kappa {kappa}"))
+    parts += [Text(line) for line in summary["judge_lines"]]
     if summary["failed_items"]:
         failed = Table(title="Failed items", title_justify="left")
         failed.add_column("item")

@@ -41,6 +41,11 @@ def redact(text: str, environ: Mapping[str, str] | None = None) -> str:
     return _STARRED.sub(_REDACTED, _SHAPE.sub(_REDACTED, text))
 
 
+def looks_like_key(text: str) -> bool:
+    """Whether a text holds what has the form of a model provider's key."""
+    return _SHAPE.search(text) is not None
+
+
 def refuse_literals(data: object, where: str) -> None:
     """Raise ConfigError, without the value, for a key that is written out anywhere in a recipe's data."""
     for path, name, value in _leaves(data, ()):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from datagen.errors import ConfigError
 from datagen.json_schema import check
 from datagen.policy import Fact, Rule
-from datagen.records import AdversarialKind, Record, Task, Topic
+from datagen.records import AdversarialKind, Record, Rubric, Task, Topic
 from datagen.yaml_file import read_yaml, validate
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -61,6 +61,7 @@ class Taxonomy(Record):
     facts: Mapping[str, Fact] = Field(default_factory=dict)
     policy: tuple[Rule, ...] = ()
     reasoning: tuple[ReasoningCase, ...] = ()
+    rubric: Rubric | None = None
 
     def leaves(self) -> list[Topic]:
         """The leaves, by path."""

@@ -13,9 +13,9 @@ FILES = sorted([*(ROOT / "datagen").rglob("*.py"), *(ROOT / "train").rglob("*.py
 FLOORS = {
     "datagen": [
         {"records", "errors"},
-        {"policy", "yaml_file", "secrets", "ledger", "json_schema"},
+        {"policy", "yaml_file", "secrets", "ledger", "json_schema", "agreement"},
         {"taxonomy", "prompts", "parse", "config", "store", "filters", "offline", "pace", "prices", "wire_schema", "direct"},
-        {"teacher", "batch_api", "terms", "plan", "ask", "generators", "judge", "review", "arrivals"},
+        {"teacher", "batch_api", "terms", "plan", "ask", "generators", "judge", "review", "calibration", "arrivals"},
         {"compare", "generate", "curate", "export", "report"},
         {"forecast", "progress", "batch", "ray_engine"},
         {"cli"},
@@ -44,6 +44,8 @@ OWNERS = {
     "ray": {"datagen/ray_engine.py"},
     "tenacity": {"datagen/teacher.py"},
     "datasketch": {"datagen/filters/similarity.py"},
+    "detect_secrets": {"datagen/filters/privacy.py"},
+    "py3langid": {"datagen/filters/language.py"},
     "jinja2": {"datagen/prompts.py", "train/report.py", "train/template.py"},
     "jsonschema_rs": {"datagen/json_schema.py", "train/metrics.py"},
     "orjson": {"datagen/direct.py", "datagen/store.py"},
@@ -125,10 +127,10 @@ def test_a_generator_knows_no_other_generator() -> None:
         assert not others, f"none of them knows another of their kind: {path.name} imports {others}"
 
 
-def test_filters_know_records_policy_and_schemas_only() -> None:
+def test_filters_know_records_policy_schemas_and_secrets_only() -> None:
     for path in (ROOT / "datagen/filters").glob("*.py"):
         rooms = {name.split(".")[1] for name in imports(path) if name.startswith("datagen.")}
-        assert rooms <= {"records", "policy", "json_schema", "filters"}, (
+        assert rooms <= {"records", "policy", "secrets", "json_schema", "filters"}, (
             f"filters import records (policy and schemas) only; {path.name} imports {rooms}"
         )
 

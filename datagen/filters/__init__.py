@@ -10,8 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datagen.filters.context import DEFAULTS, FilterContext
 from datagen.filters.decontaminate import decontaminate
 from datagen.filters.dedup import duplicate, near_duplicate
+from datagen.filters.language import language
+from datagen.filters.privacy import pii
+from datagen.filters.residue import leak, placeholder, repetition, truncated
 from datagen.filters.scores import judge
-from datagen.filters.text import language, length, pii, refusal, schema
+from datagen.filters.style import style
+from datagen.filters.text import length, refusal, schema
 from datagen.filters.truth import preference, truth
 from datagen.records import Example, Verdict
 
@@ -24,6 +28,10 @@ EXAMPLE_FILTERS: Mapping[str, ExampleFilter] = {
     "refusal": refusal,
     "language": language,
     "pii": pii,
+    "repetition": repetition,
+    "placeholder": placeholder,
+    "leak": leak,
+    "truncated": truncated,
     "truth": truth,
     "preference": preference,
     "judge": judge,
@@ -31,7 +39,7 @@ EXAMPLE_FILTERS: Mapping[str, ExampleFilter] = {
 
 # The gate runs over all examples; the others over what every filter before them kept.
 GATES: Mapping[str, SetFilter] = {"decontaminate": decontaminate}
-SET_FILTERS: Mapping[str, SetFilter] = {"duplicate": duplicate, "near_duplicate": near_duplicate}
+SET_FILTERS: Mapping[str, SetFilter] = {"style": style, "duplicate": duplicate, "near_duplicate": near_duplicate}
 
 __all__ = [
     "DEFAULTS", "EXAMPLE_FILTERS", "GATES", "SET_FILTERS", "ExampleFilter", "FilterContext", "SetFilter",

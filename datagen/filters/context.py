@@ -1,13 +1,16 @@
 """What a filter may know besides the example: the task, its ground truth, the evaluation sets and the recipe's settings."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
+from datagen.filters.similarity import words
 from datagen.json_schema import violation
 from datagen.policy import Fact, Rule
-from datagen.records import EvaluationSet, Task
+from datagen.records import EvaluationSet, Rubric, Task
 
 # Every setting that a recipe may give under `filters:`, with its default. A filter without settings has an empty mapping.
 DEFAULTS: Mapping[str, Mapping[str, float]] = {
@@ -18,14 +21,30 @@ DEFAULTS: Mapping[str, Mapping[str, float]] = {
         "max_completion_words": 1500,
     },
     "refusal": {},
-    "language": {"min_script_share": 0.7, "min_stop_word_share": 0.1},
+    "language": {"min_script_share": 0.7, "min_stop_word_share": 0.1, "min_confidence": 0.9},
     "pii": {},
+    "repetition": {"max_in_a_row": 3, "max_same_lines": 3, "min_compressed": 0.2},
+    "placeholder": {"max": 0},
+    "leak": {"words": 8},
+    "truncated": {},
     "truth": {},
     "preference": {"min_margin": 0.0},
-    "judge": {"min": 4.0, "min_input": 3.0},
+    "judge": {"min": 4.0, "min_input": 3.0, "min_mean": 0.0},
+    "style": {"max_z": 0.0, "least": 20},
     "duplicate": {},
     "near_duplicate": {"threshold": 0.8},
 }  # fmt: skip
+
+
+class OwnWords(NamedTuple):
+    """What our prompts say themselves: runs of words, and headings in lower case, each with the name of its prompt."""
+
+    runs: Mapping[tuple[str, ...], str]
+    headings: Mapping[str, str]
+
+
+_QUOTED = re.compile(r"\"[^\"\n]*\"|\u201c[^\u201d\n]*\u201d|`[^`\n]*`|(?<!\w)'[^'\n]*'(?!\w)")
+_HEADING = re.compile(r"^(\w[^:\n]{13,}):", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -35,6 +54,8 @@ class FilterContext:
     labels     label -> description; empty for a task without labels
     settings   filter -> setting -> value; what is missing takes its value from DEFAULTS
     pinned     ids of examples that a person accepted: between near-duplicates these survive
+    prompts    name of each prompt file -> the texts in it that are the same in every question
+    rubric     what the judge scored; None: `answer` and `input`
     """
 
     task: Task
@@ -44,16 +65,37 @@ class FilterContext:
     evaluation_sets: tuple[EvaluationSet, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pinned: frozenset[str] = frozenset()
+    prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rubric: Rubric | None = None
 
     def setting(self, filter_name: str, name: str) -> float:
         """A filter's setting: the recipe's, or else the default."""
         value = self.settings.get(filter_name, {}).get(name)
         return DEFAULTS[filter_name][name] if value is None else float(value)
 
+    @cached_property
+    def own_words(self) -> OwnWords:
+        """Runs of `leak.words` words of prompts, instructions and system message, without what labels say and instructions quote."""
+        texts = [(name, text) for name, pieces in self.prompts.items() for text in pieces]
+        texts += [("instructions", piece) for piece in _QUOTED.split(self.task.instructions)] + [
+            ("system", self.task.system),
+            ("input", self.task.input),
+        ]
+        n = int(self.setting("leak", "words"))
+        spoken_of = {run for label, description in self.labels.items() for run in _runs(f"{label} {description}", n)}
+        runs = {run: name for name, text in reversed(texts) for run in _runs(text, n) if run not in spoken_of}
+        headings = {found.strip().casefold(): name for name, text in texts for found in _HEADING.findall(text) if name in self.prompts}
+        return OwnWords(runs, {heading: name for heading, name in headings.items() if " " in heading})
+
     def violation(self, answer: object) -> str | None:
         """Where and how `answer` breaks the task's output schema; None when it does not, or when there is no schema."""
         schema = self.task.output_schema
         return None if schema is None else violation(answer, schema)
+
+
+def _runs(text: str, n: int) -> list[tuple[str, ...]]:
+    found = words(text)
+    return [tuple(found[place : place + n]) for place in range(len(found) - n + 1)]
 
 
 def parse_object(text: str) -> tuple[dict[str, Any] | None, str | None]:

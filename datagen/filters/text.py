@@ -1,10 +1,9 @@
-"""Filters on form: schema, length, refusal, language, personal data. Each reads one example and says why it should go."""
+"""Filters on form: schema, length, refusal. Each reads one example and says why it should go."""
 
 import re
-import unicodedata
-from collections.abc import Iterator
 
 from datagen.filters.context import FilterContext, parse_object
+from datagen.filters.prose import answered
 from datagen.records import Example
 
 
@@ -43,10 +42,16 @@ _SORRY = (
     r"|(?:i |my )?(?:sorry|apologi[sz]e|apologies|regret)\b[^.!?]{0,20}?|unfortunately,?\s*)?\W*(?:but\s+)?(?:that\s+)?"
 )
 _CANNOT = r"i\s*(?:can'?t|can\s?not|am unable to|'m unable to|am not able to|'m not able to|won'?t|will not|must decline to)"
+_AI = r"(?:ai|artificial intelligence|(?:large\s+)?language model|llm)(?:[\s-]+(?:language\s+model|model|assistant|system|chatbot|bot))?"
+# "As an AI, ..." and "As an AI model I ..."; "As an AI researcher, ..." is a person
 _MODEL = (
-    r"as an?\s+(?:\w+\s+){0,2}?(?:ai|artificial intelligence|language model|llm)\b"
-    r"|i(?:'m|\s+am)\s+(?:just\s+|only\s+)?an?\s+(?:\w+\s+)?(?:ai|language model)\b"
+    rf"as an?\s+(?:\w+\s+){{0,2}}?{_AI}\b(?=\s*[,;:.!]|\s+(?:i\b|trained|developed|created|made|designed|without)|\s*$)"
+    rf"|i(?:'m|\s+am)\s+(?:just\s+|only\s+)?an?\s+(?:\w+\s+)?{_AI}\b(?!\s+\w+(?:er|ist|or)\b)"
+    r"|(?:作为|身为)(?:一[个名款位])?\s*(?:ai|人工智能)|als\s+(?:eine?\s+)?ki(?:[\s,-]|\b)|en tant qu(?:e modèle de langage|['\s]?ia\b)"
+    r"|como (?:una?\s+)?(?:ia\b|modelo de lengua|inteligencia artificial)"
+    r"|come (?:una\s+)?(?:ia\b|intelligenza artificiale|modello linguistico)"
 )
+_MODEL_PLAIN = _MODEL.replace(r"(?:\w+\s+){0,2}?", "")  # further on "As a super genius AI, ..." may be a part that is played
 # What a model refuses to do; "I can't withdraw cash" is a customer's sentence and no refusal.
 _TASK = r"(?:help|assist|comply|fulfil|fulfill|generate|create|write|produce|provide|answer|engage|process|respond|continue)"
 _REFUSAL = re.compile(rf"^\W*(?:{_SORRY}(?:{_MODEL}|{_CANNOT}\s+{_TASK}\b)|it (?:would|is) not (?:be )?appropriate for me)", re.IGNORECASE)
@@ -55,130 +60,48 @@ _INPUT_REFUSAL = re.compile(
     rf"^\W*{_SORRY}(?:{_MODEL}|{_CANNOT}\s+(?:(?:help|assist|comply)\b(?!\s+(?:it|but)\b)|(?:generate|create|write|produce|fulfil)\b))",
     re.IGNORECASE,
 )
+# In the middle of a text: what only a model says of itself. A clerk, too, is sorry and cannot help with something.
+_SELF = (
+    rf"(?:{_MODEL_PLAIN})"
+    r"|i (?:do not|don'?t) have (?:personal (?:opinions|feelings|beliefs|experiences|preferences)|(?:access to )?real-?time)"
+    r"|my (?:knowledge cutoff|training data|programming)\b"
+    r"|(?:violates?|goes against|against) (?:my|openai'?s) (?:programming|(?:content |usage )?polic)"
+    rf"|{_CANNOT}\s+(?:fulfill?|comply with|engage (?:in|with)|assist with)\s+(?:this|that|your|such|the)\s*(?:kind of |type of )?"
+    r"(?:request|prompt|topic)?s?\s*(?:[.,;!]|$)"
+)
+_BEGINS = r"(?:[.!?…。！？\n\"“:)]\s*|\b(?:but|and|because|since|however),?\s+)"
+_INSIDE = re.compile(rf"{_BEGINS}(?:{_SELF})", re.IGNORECASE)
+_INPUT_INSIDE = re.compile(rf"{_BEGINS}(?:{_SORRY})(?:{_MODEL_PLAIN})", re.IGNORECASE)
+# No text without one of these is a refusal in the middle: a test that costs a fifth of the search.
+_HINT = re.compile(
+    r"\b(?:ai|ki|ia|llm|artificial|artificiale|language model|langage|linguistico|modelo|personal|real-?time|cutoff|training data"
+    r"|programming|polic\w+|comply|engage|assist|fulfill?)\b|作为|身为",
+    re.IGNORECASE,
+)
 
 
 def refusal(example: Example, context: FilterContext) -> str | None:
-    """Neither the completion nor the input begins as a model's refusal. A text task's abstention may refuse: it is the right answer."""
+    """Neither completion nor input is a model's refusal: not at its beginning, nor, where it speaks of itself, further on.
+
+    A text task's abstention may refuse: it is the right answer.
+    """
+    free = context.task.output_schema is None
     abstains = example.label is not None and example.label == context.task.abstain_label
-    for name, text, pattern in (
-        ("completion", example.completion, _REFUSAL), ("input", example.input, _INPUT_REFUSAL),
-    ):  # fmt: skip
-        found = pattern.search(text.replace("\u2019", "'"))
-        if found and not (name == "completion" and abstains and context.task.output_schema is None):
-            return f"refusal: the {name} begins with {found.group().strip()[:60]!r}"
-    return None
+    if not (free and abstains):
+        if not free and (found := _REFUSAL.search(example.completion.replace("\u2019", "'"))):
+            return f"refusal: the completion begins with {found.group().strip()[:60]!r}"
+        for where, text in answered(example, context):
+            problem = _refuses(text, _REFUSAL, _INSIDE)
+            if problem:
+                return f"refusal: the {where} {problem}"
+    problem = _refuses(example.input, _INPUT_REFUSAL, _INPUT_INSIDE)
+    return f"refusal: the input {problem}" if problem else None
 
 
-_SCRIPTS = {
-    "ru": ("CYRILLIC",), "uk": ("CYRILLIC",), "bg": ("CYRILLIC",), "sr": ("CYRILLIC", "LATIN"), "el": ("GREEK",), "he": ("HEBREW",),
-    "ar": ("ARABIC",), "fa": ("ARABIC",), "ur": ("ARABIC",), "hi": ("DEVANAGARI",), "mr": ("DEVANAGARI",), "bn": ("BENGALI",),
-    "ta": ("TAMIL",), "te": ("TELUGU",), "th": ("THAI",), "ka": ("GEORGIAN",), "hy": ("ARMENIAN",), "zh": ("CJK",),
-    "ja": ("CJK", "HIRAGANA", "KATAKANA"), "ko": ("HANGUL", "CJK"),
-}  # fmt: skip
-# The commonest function words of languages that share the Latin script; words that English also has are left out of the others.
-_STOP_WORDS = {
-    language: frozenset(text.split())
-    for language, text in {
-        "English": "the a an and or but if to of in on at for from with by as is are was were be been am i my me mine you your we our "
-        "us it its this that these those he she they them his her their have has had do does did not no can could will would should "
-        "what why how when where who which there here so just please about up out any some get got need want im ive dont cant hi "
-        "hello thanks still again now than then into over after before because isnt didnt doesnt wont whats all one more",
-        "German": "der die das den dem ein eine einen einem einer und oder aber wenn ich mein meine meinen du sie wir ist sind "
-        "waren wurde werden nicht kein keine mit von zu im auf für aus bei nach wie wo warum wann kann habe haben hat noch auch bitte",
-        "French": "le la les un une des et ou mais je mon ma mes vous votre nous est sont était pas ne que qui dans sur avec pour par "
-        "du au aux ce cette ces il elle comment pourquoi quand où ai avez été plus très bonjour merci",
-        "Spanish": "el la los las un una unos y o pero yo mi mis usted su nos es son fue no que en con para por del al este esta como "
-        "cómo cuándo dónde qué he ha han está estoy más muy hola gracias tengo puedo",
-        "Italian": "il lo la gli le un una e o ma io mio mia miei non che di da con per del della nel sono è ho ha abbiamo come perché "
-        "quando dove questo questa più molto ciao grazie posso",
-        "Portuguese": "o os as um uma e ou mas eu meu minha não que de em com para por do da no na dos das este esta como quando onde "
-        "está tenho posso foi muito obrigado olá",
-        "Dutch": "de het een en of maar ik mijn je jij u uw wij niet geen met van naar op voor uit bij hoe waar waarom wanneer kan heb "
-        "hebben heeft nog ook dat deze alstublieft",
-    }.items()
-}
-_JUDGED_WORDS = 8  # fewer words say too little
-
-
-def language(example: Example, context: FilterContext) -> str | None:
-    """The input (and a free-text completion) is in the task's language, as far as script and function words tell.
-
-    For every language: the share of letters in its script. For `en` also: among 8 words or more, enough English function
-    words, and no other language's in greater number. It cannot tell other languages of one script apart, does not see a foreign
-    sentence inside a long English text, and passes texts of fewer than 8 words in the right script.
-    """
-    texts = [("input", example.input)]
-    if context.task.output_schema is None:
-        texts.append(("completion", example.completion))
-    for name, text in texts:
-        problem = _foreign(text, context)
-        if problem:
-            return f"language: the {name} {problem}"
-    return None
-
-
-def _foreign(text: str, context: FilterContext) -> str | None:
-    code = context.task.language.split("-")[0].lower()
-    if not text.isascii() or code in _SCRIPTS:
-        letters = [char for char in text if char.isalpha()]
-        scripts = _SCRIPTS.get(code, ("LATIN",))
-        share = sum(unicodedata.name(char, "").startswith(scripts) for char in letters) / len(letters) if letters else 1.0
-        if share < context.setting("language", "min_script_share"):
-            return f"has {share:.0%} of its letters in the script of {context.task.language}"
-    if code != "en":
-        return None
-    words = re.findall(r"[^\W\d_]+", text.casefold().replace("'", "").replace("\u2019", ""))
-    if len(words) < _JUDGED_WORDS:
-        return None
-    counts = {name: sum(word in stop_words for word in words) for name, stop_words in _STOP_WORDS.items()}
-    english = counts.pop("English")
-    other = max(counts, key=lambda name: counts[name])
-    if counts[other] > english and counts[other] >= 3:
-        return f"has {counts[other]} common {other} words and {english} English ones among {len(words)}"
-    if english < context.setting("language", "min_stop_word_share") * len(words):
-        return f"has {english} common English words among {len(words)}"
-    return None
-
-
-_EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
-_DIGIT = re.compile(r"\d")
-_CARD = re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,18}(?!\w)")
-_IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b", re.IGNORECASE)
-_DATE = re.compile(r"\b\d{4}-\d{2}-\d{2}\b(?:[ T]\d{2}:\d{2}(?::\d{2})?)?|\b\d{1,2}[./-]\d{1,2}[./-]\d{2,4}\b")
-_PHONE = re.compile(r"(?<![\w£$€.,-])(?<!\d[ ()./-])\+?\(?\d(?:[ ()./-]{0,2}\d){8,14}(?![ ()./-]{0,2}\d|\w|[.,]\d)")
-
-
-def pii(example: Example, context: FilterContext) -> str | None:
-    """No card number (Luhn), IBAN (mod 97), e-mail address or telephone number of 9 digits or more.
-
-    The reason names the kind, never the value. Patterns only: names, addresses and shorter numbers go unseen.
-    """
-    texts = {"input": example.input, "completion": example.completion, "rejected": example.rejected, "reasoning": example.reasoning}
-    for name, text in texts.items():
-        for kind in _personal(text) if text else ():
-            return f"pii: {kind} in the {name}"
-    return None
-
-
-def _personal(text: str) -> Iterator[str]:
-    if "@" in text and _EMAIL.search(text):
-        yield "e-mail address"
-    if len(_DIGIT.findall(text)) < 9:
-        return
-    if any(_luhn(re.sub(r"\D", "", found)) for found in _CARD.findall(text)):
-        yield "card number"
-    if any(_has_iban(re.sub(r"\s", "", found).upper()) for found in _IBAN.findall(text)):
-        yield "IBAN"
-    if _PHONE.search(_DATE.sub(" ", text)):
-        yield "telephone number"
-
-
-def _luhn(digits: str) -> bool:
-    """ISO/IEC 7812-1, annex B."""
-    total = sum(int(d) for d in digits[-1::-2]) + sum(sum(divmod(2 * int(d), 10)) for d in digits[-2::-2])
-    return total % 10 == 0 and len(set(digits)) > 1
-
-
-def _has_iban(text: str) -> bool:
-    """ISO 13616: some prefix of 15 characters or more has remainder 1 (the words after a number may look like its end)."""
-    return any(int("".join(str(int(char, 36)) for char in text[4:end] + text[:4])) % 97 == 1 for end in range(len(text), 14, -1))
+def _refuses(text: str, at_start: re.Pattern[str], inside: re.Pattern[str]) -> str | None:
+    text = text.replace("\u2019", "'")
+    found = at_start.search(text)
+    if found:
+        return f"begins with {found.group().strip()[:60]!r}"
+    found = inside.search(text) if _HINT.search(text) else None
+    return f"says {found.group().strip()[:60]!r}" if found else None

@@ -8,6 +8,7 @@ repeated line is one fault: count distinct (request_id, kind, detail).
 import json
 import os
 import random
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,9 @@ CALL_FAULTS = {
     "weak_abstain": ("missed_out_of_scope", "invented_entity", "invalid_json", "asks_pin", "rambles"),
     "judge": ("judge_noise",),
 }
-MESSAGE_FAULTS = ("near_duplicate", "pii", "contaminated")
+MESSAGE_FAULTS = (
+    "near_duplicate", "pii", "contaminated", "repetition", "placeholder", "leaked_prompt", "secret", "inner_refusal", "foreign",
+)  # fmt: skip
 TRANSPORT_FAULTS = ("rate_limited", "slow")
 WEAK_DEFAULTS = {
     "confusable_intent": 0.2, "needless_refusal": 0.05, "missed_out_of_scope": 0.55, "invented_entity": 0.15, "invalid_json": 0.1,
@@ -34,6 +37,25 @@ REFUSALS = (
     "As an AI, I do not have access to bank accounts and cannot answer this.",
     "I apologise, but as an AI I cannot comply with this request.",
 )  # fmt: skip
+
+
+_SPECIMENS = (
+    "[Name]", "[Your Name]", "[insert date]", "<insert amount>", "{{ merchant }}", "[account number]", "<your city here>", "[COMPANY NAME]",
+    "${amount}", "XXXX", "[...]", "(insert reason)",
+)  # fmt: skip
+_FOREIGN = (
+    "Meine Karte ist noch nicht da und ich warte schon seit drei Wochen darauf.",
+    "Warum wurde die Zahlung an der Kasse abgelehnt, obwohl ich Geld habe?",
+    "Je ne peux pas payer avec ma carte et je ne sais pas pourquoi.",
+    "Pouvez-vous me dire quand le virement sera sur mon compte ?",
+    "Mi tarjeta no ha llegado y no puedo pagar en la tienda.",
+    "¿Por qué no se ha hecho la transferencia que pedí ayer por la mañana?",
+    "La mia carta non funziona e non so perché il pagamento non è andato.",
+    "O meu cartão não chegou e não posso pagar na loja hoje.",
+    "Mijn kaart is nog niet aangekomen en ik weet niet waar hij is.",
+    "Моя карта ещё не пришла, и я жду её уже три недели.",
+    "我的卡还没有到，请问什么时候能收到？",
+)
 
 
 class Fault(NamedTuple):
@@ -107,6 +129,50 @@ def personal_data(rng: random.Random) -> tuple[str, list[str]]:
     return rng.choice(
         (f"Reach me at {mail} or {phone}.", f"Write to {mail} or call {phone}.", f"My e-mail is {mail}, my phone {phone}.")
     ), [mail, phone]
+
+
+def looped(text: str, rng: random.Random) -> str:
+    """A message that a teacher cannot end: its last words, or the whole, over and over."""
+    words = text.split()
+    phrase = " ".join(words[-rng.randint(2, max(2, min(6, len(words)))) :]) if rng.random() < 0.5 else text
+    return f"{text} {' '.join([phrase] * rng.randint(4, 9))}"
+
+
+def with_placeholder(text: str, rng: random.Random) -> str:
+    """A message that waits to be filled in."""
+    slot = rng.choice(_SPECIMENS)
+    return rng.choice((f"{text} My name is {slot}.", f"Hello, {slot} here. {text}", f"{text} It was {slot}, I think."))
+
+
+def with_prompt(text: str, system: str, rng: random.Random) -> str:
+    """A message with a sentence of the prompt that asked for it."""
+    sentences = [line for line in re.split(r"(?<=[.:]) |\n", system) if len(line.split()) >= 9]
+    leaked = rng.choice(sentences or [system])
+    return rng.choice((f"{leaked} {text}", f"{text} {leaked}", f"{text}\nNumber of inputs: 4"))
+
+
+def secret(rng: random.Random) -> tuple[str, str]:
+    """A sentence with a made-up key or token, and the token."""
+
+    def random_text(n: int, signs: str = "abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789") -> str:
+        return "".join(rng.choices(signs, k=n))
+
+    token = rng.choice((
+        f"sk-proj-{random_text(40)}", f"ghp_{random_text(36)}", f"AKIA{random_text(16, 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567')}",
+        f"xoxb-{random_text(12, '0123456789')}-{random_text(12, '0123456789')}-{random_text(24)}", f"hf_{random_text(34)}",
+        f"https://ana:{random_text(12)}@bank.example.org/login", f"sk_live_{random_text(24)}",
+    ))  # fmt: skip
+    return rng.choice((f"My key is {token}, does that help?", f"I logged in with {token}.", f"The app shows {token} to me.")), token
+
+
+def inner_refusal(text: str, rng: random.Random) -> str:
+    """A message that turns into its teacher's refusal."""
+    return f"{text.rstrip('?.! ')}. {rng.choice(REFUSALS[:5])}"
+
+
+def foreign(rng: random.Random) -> str:
+    """A message in another language."""
+    return rng.choice(_FOREIGN)
 
 
 def light_edit(text: str, rng: random.Random) -> str:

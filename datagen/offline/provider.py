@@ -33,6 +33,7 @@ _OPENINGS = (
     ("You compare two answers to this task", "compare"),
 )
 _RULE = re.compile(r"^- (\w+): (.*) -> (.*)$")
+_CRITERION = re.compile(r"^Criterion (\w+):", re.MULTILINE)
 _LABELS_HEAD = re.compile(r"^Values of (\w+):$")
 _LINE = re.compile(r"^([A-Z][a-z_ ]*): (.*)$")
 _NOT_DIMENSIONS = frozenset({"Topic", "About", "Seed", "Number of inputs", "Neighbouring topics", "Kind of difficulty"})
@@ -43,12 +44,13 @@ class UnreadablePrompt(ValueError):
 
 
 class Ask(NamedTuple):
-    """What a system message asks for. `labels` and `rules` are empty for the writing asks."""
+    """What a system message asks for. `labels` and `rules` are empty for the writing asks, `criteria` where there is no rubric."""
 
     step: str
     label_field: str
     labels: tuple[str, ...]
     rules: tuple[Rule, ...]
+    criteria: tuple[str, ...] = ()
 
 
 def _condition(text: str) -> tuple[str, Any]:
@@ -103,7 +105,7 @@ def parse_system(text: str) -> Ask:
         unknown = sorted(set(labels) - set(LABELS.values()))
         if unknown:
             raise UnreadablePrompt(f"{DOMAIN}; it does not know the label {unknown[0]!r}")
-    return Ask(step, label_field, tuple(labels), tuple(rules))
+    return Ask(step, label_field, tuple(labels), tuple(rules), tuple(_CRITERION.findall(text)))
 
 
 class Order(NamedTuple):
@@ -332,13 +334,13 @@ class OfflineTeacher(litellm.CustomLLM):
         if ask.step in ("judge", "compare"):
             return (_judge if ask.step == "judge" else _compare)(ask, user, rates, rng, note), "stop"
         if ask.step in ("write", "rewrite", "adversarial"):
-            return _write(ask, parse_order(user), rates, rng, note)
+            return _write(ask, parse_order(user), system, rates, rng, note)
         if model == "banking-weak":
             return _answer_weakly(ask, user, rates or f.WEAK_DEFAULTS, rng, note), "stop"
         return _answer(ask, user, rates, rng, note)
 
 
-def _write(ask: Ask, order: Order, rates: Mapping[str, Any], rng: random.Random, note: Any) -> tuple[str, str]:
+def _write(ask: Ask, order: Order, system: str, rates: Mapping[str, Any], rng: random.Random, note: Any) -> tuple[str, str]:
     """A JSON list of distinct messages, with the faults of the writing step."""
     if ask.step == "adversarial" and order.kind not in ADVERSARIAL_KINDS:
         raise UnreadablePrompt(f"{DOMAIN}; it does not know the kind of difficulty {order.kind!r}")
@@ -371,6 +373,9 @@ def _write(ask: Ask, order: Order, rates: Mapping[str, Any], rng: random.Random,
         elif kind == "contaminated":
             messages[i] = rng.choice(_lines_of(str(rates["contaminated_from"])))
             note(kind, step=ask.step, text=messages[i])
+        elif kind is not None:
+            messages[i] = _spoilt(kind, original, system, rng)
+            note(kind, step=ask.step, text=messages[i])
     if struck == "refusal" and messages:
         at = rng.randrange(len(messages))
         messages[at] = rng.choice(f.REFUSALS)
@@ -381,6 +386,19 @@ def _write(ask: Ask, order: Order, rates: Mapping[str, Any], rng: random.Random,
         note("truncated", step=ask.step, text=text)
         return text, "length"
     return text, "stop"
+
+
+def _spoilt(kind: str, text: str, system: str, rng: random.Random) -> str:
+    """A message with a fault of form."""
+    if kind == "repetition":
+        return f.looped(text, rng)
+    if kind == "placeholder":
+        return f.with_placeholder(text, rng)
+    if kind == "leaked_prompt":
+        return f.with_prompt(text, system, rng)
+    if kind == "secret":
+        return f"{text} {f.secret(rng)[0]}"
+    return f.inner_refusal(text, rng) if kind == "inner_refusal" else f.foreign(rng)
 
 
 def _invent(text: str, entities: dict[str, str], rng: random.Random) -> tuple[str, str]:
@@ -492,6 +510,10 @@ def _judge(ask: Ask, user: str, rates: Mapping[str, Any], rng: random.Random, no
         noisy = rng.choice([n for n in (score - 2, score - 1, score + 1, score + 2) if 1 <= n <= 5])
         note("judge_noise", step="judge", value=noisy, right=score, input=text)
         score = noisy
+    if ask.criteria:
+        natural = ("input", "natural", "naturalness", "realism")
+        scores = {name: score_input(text) if name in natural else score for name in ask.criteria}
+        return json.dumps({"reasons": dict.fromkeys(ask.criteria, reason), **scores}, ensure_ascii=False)
     return json.dumps({"answer": score, "input": score_input(text), "reason": reason}, ensure_ascii=False)
 
 

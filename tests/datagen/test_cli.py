@@ -158,6 +158,43 @@ def test_reviewing_in_the_terminal_stores_each_decision_at_once(
     assert "1 defects in 2 reviewed" in capsys.readouterr().out
 
 
+RUBRIC = """
+rubric:
+  criteria:
+    accuracy: {description: right in every field, weight: 2, anchors: {1: wrong or unsafe, 3: partly right, 5: right in every field}}
+    naturalness: {description: "the input is a person's words"}
+filters: {judge: {min: 4, min_naturalness: 2, min_mean: 3}}
+"""
+
+
+def test_a_rubric_is_scored_filtered_and_held_against_people(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe.write_text(recipe.read_text() + RUBRIC)
+    assert run("plan", "--recipe", recipe) == 0
+    assert run("generate", "--recipe", recipe, "--scale", "0.3") == 0
+    assert run("curate", "--recipe", recipe) == 0
+    store = Store(Path("data/small.duckdb"))
+    assert all({"judge_accuracy", "judge_naturalness"} <= set(example.scores) for example in store.current_examples())
+    assert store.query("SELECT DISTINCT split_part(reason, ':', 1) AS kind FROM verdicts WHERE decided_by = 'filter:judge' AND NOT keep")
+    for reviewer in ("ana", "bo"):
+        sample = Path(f"{reviewer}.jsonl")
+        assert run("review", "--recipe", recipe, "--calibrate", "--reviewer", reviewer, "--export", sample) == 0
+        rows = [json.loads(line) for line in sample.read_text().splitlines()]
+        rows = [{**row, "decision": "reject" if n % 3 == 0 else "accept", "reason": "odd"} for n, row in enumerate(rows)]
+        sample.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        capsys.readouterr()
+        assert run("review", "--recipe", recipe, "--reviewer", reviewer, "--import", sample) == 0
+    told = capsys.readouterr().out
+    assert "Judge and people: " in told
+    assert "ana and bo agree on 100.0%" in told
+    assert "95 % interval" in told
+    summary = run_json(capsys, "report", "--recipe", recipe)
+    assert {row["criterion"] for row in summary["judge"]["criteria"]} == {"accuracy", "naturalness"}
+    assert run("report", "--recipe", recipe) == 0
+    shown = capsys.readouterr().out
+    assert "ana and bo on" in shown
+    assert "Judge and people: " in shown
+
+
 def test_review_without_a_terminal_says_what_to_use(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("generate", "--recipe", recipe, "--scale", "0.05") == 0
     assert run("curate", "--recipe", recipe) == 0

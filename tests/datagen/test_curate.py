@@ -10,7 +10,7 @@ import pytest
 from datagen.curate import check_settings, curate, curate_new
 from datagen.errors import ConfigError, StoreError
 from datagen.filters import EXAMPLE_FILTERS, GATES, SET_FILTERS
-from datagen.records import Example, Verdict
+from datagen.records import Criterion, Example, Rubric, Verdict
 from datagen.store import Store
 
 LONG = "I ordered a new debit card two weeks ago and it has still not come to my house in Leeds"
@@ -27,7 +27,7 @@ def test_every_filter_gives_each_example_that_it_saw_one_verdict(bank_store, ban
     verdicts = store.verdicts()
     assert len({(v.example_id, v.by) for v in verdicts}) == len(verdicts)
     seen = {example.id: {v.by.removeprefix("filter:") for v in verdicts if v.example_id == example.id} for example in examples}
-    assert seen[examples[0].id] == {*GATES, *EXAMPLE_FILTERS, *SET_FILTERS}
+    assert seen[examples[0].id] == {*GATES, *EXAMPLE_FILTERS, *SET_FILTERS} - {"style"}  # off until a recipe sets its bound
     assert seen[examples[1].id] == {*GATES, *EXAMPLE_FILTERS}
     assert (report.examples, report.accepted) == (2, 1)
     assert [(r.by, r.kind, r.examples) for r in report.reasons] == [("filter:schema", "invalid_json", 1)]
@@ -213,3 +213,19 @@ def test_an_example_that_was_scored_again_makes_a_full_curate_necessary(bank_sto
     bank_store([bank_example(LONG, scores={"judge_answer": 2.0})])
     assert curate_new(store, bank_context) is None
     assert curate(store, bank_context).accepted == 0
+
+
+def test_new_examples_are_judged_with_all_where_style_compares_all_with_all(bank_store, bank_example, bank_context):
+    store = bank_store([bank_example(LONG)])
+    context = replace(bank_context, settings={"style": {"max_z": 6}})
+    curate(store, context)
+    assert curate_new(store, context) is None
+
+
+def test_a_changed_prompt_or_rubric_makes_all_verdicts_anew(bank_store, bank_example, bank_context):
+    store = bank_store([bank_example(LONG)])
+    curate(store, bank_context)
+    assert curate_new(store, bank_context) is not None
+    assert curate_new(store, replace(bank_context, prompts={"answer": ("Answer with one word and nothing else at all.",)})) is None
+    rubric = Rubric(criteria={"tone": Criterion(description="warm")})
+    assert curate_new(store, replace(bank_context, rubric=rubric)) is None

@@ -6,7 +6,7 @@ import pytest
 
 from datagen.errors import ConfigError
 from datagen.plan import make_plan
-from datagen.prompts import GIVEN, PROMPTS, load_prompt, render
+from datagen.prompts import GIVEN, PROMPTS, load_prompt, own_texts, render
 from datagen.taxonomy import Taxonomy, load_taxonomy
 
 
@@ -83,3 +83,16 @@ def test_no_prompt_s_system_message_depends_on_the_item(name: str) -> None:
     system = (PROMPTS / f"{name}.md").read_text().split("[user]")[0].split("[system]")[1]
     assert "item" not in system
     assert "{{ task.input }}" in system
+
+
+def test_a_prompt_files_own_texts_are_what_stands_between_its_variables(tmp_path: Path) -> None:
+    (tmp_path / "one.md").write_text(
+        "{# why #}\n[system]\nSay {{ what }} to {% for name in names %}each {{ name }}{% endfor %}\n[user]\nNow.\n"
+    )
+    assert own_texts("A bank.", tmp_path) == {"domain": ("A bank.",), "one": ("\n[system]\nSay ", " to ", "each ", "\n[user]\nNow.")}
+
+
+def test_a_file_that_is_no_prompt_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.md").write_text("{{ open")
+    with pytest.raises(ConfigError, match=r"bad\.md: cannot be read as a prompt"):
+        own_texts("", tmp_path)

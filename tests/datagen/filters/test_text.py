@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from datagen.filters import EXAMPLE_FILTERS, FilterContext
-from datagen.filters.text import language, length, pii, refusal, schema
+from datagen.filters.text import length, refusal, schema
 
 GOOD = '{"intent":"card_arrival","urgency":"normal","entities":{}}'
 
@@ -114,90 +114,55 @@ def test_refusal_passes_where_abstaining_in_words_is_right(bank_example, text_ta
     assert refusal(example.model_copy(update={"label": None}), context) is not None
 
 
-def test_language_sees_another_script(bank_example, bank_context):
-    assert language(bank_example("我的卡还没有到"), bank_context) == "language: the input has 0% of its letters in the script of en"
-
-
 @pytest.mark.parametrize(
-    ("text", "named"),
+    "text",
     [
-        ("Meine Karte ist noch nicht da und ich habe lange gewartet", "German"),
-        ("Je ne peux pas payer avec ma carte dans les magasins de Paris", "French"),
-        ("Mi tarjeta no ha llegado y no puedo pagar en la tienda", "Spanish"),
+        "Here is a poem. As an AI language model, I cannot feel love.",
+        "The rate is 3 %. However, as an AI, I do not have real-time data.",
+        "Sure!\nI'm just an AI assistant, so please ask the bank.",
+        "It depends. I don't have personal opinions on cards.",
+        "The answer is no, since I cannot assist with that request.",
+        "That goes against my programming. I don't have access to real-time rates.",
+        "作为一个人工智能助手，我没有身体。",
+        "Als KI kann ich das nicht beantworten.",
+        "En tant qu'IA, je ne peux pas répondre.",
+        "Como modelo de lenguaje, no puedo ayudar.",
     ],
 )
-def test_language_names_another_language_of_the_latin_script(text, named, bank_example, bank_context):
-    assert named in language(bank_example(text), bank_context)
-
-
-def test_language_sees_text_without_english_words(bank_example, bank_context):
-    reason = language(bank_example("Kortet mitt kom aldri fram, selv etter fire uker"), bank_context)
-    assert reason == "language: the input has 0 common English words among 9"
-
-
-@pytest.mark.parametrize("text", ["hi", "...", "😀", "ou est ma carte", "CARD NOT HERE YET!!! where iss it 😡😡 pls check for me now"])
-def test_language_passes_short_noisy_and_wordless_english(text, bank_example, bank_context):
-    assert language(bank_example(text), bank_context) is None
-
-
-def test_language_checks_other_languages_by_script_and_free_text_by_completion(bank_example, text_task):
-    russian = FilterContext(task=text_task.model_copy(update={"language": "ru"}))
-    assert language(bank_example("Где моя карта?", completion="Она в пути."), russian) is None
-    assert language(bank_example("Где моя карта?", completion="It is on its way."), russian).startswith("language: the completion")
-
-
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("My card is 4111 1111 1111 1111, help", "card number"),
-        ("card 5500-0000-0000-0004 was stolen", "card number"),
-        ("it's 378282246310005", "card number"),
-        ("send it to GB82 WEST 1234 5698 7654 32 please", "IBAN"),
-        ("my iban is DE89370400440532013000.", "IBAN"),
-        ("write to jo.blogs+x@mail.example.org", "e-mail address"),
-        ("call me on +44 (0)20 7946 0958", "telephone number"),
-        ("ring 07700 900123 today", "telephone number"),
-        ("ring 555-010-9999", "telephone number"),
-    ],
-)
-def test_pii_names_the_kind_and_never_the_value(text, kind, bank_example, bank_context):
-    assert pii(bank_example(text), bank_context) == f"pii: {kind} in the input"
+def test_refusal_sees_a_model_that_speaks_of_itself_further_on(text, bank_example, text_task):
+    assert refusal(bank_example(completion=text), FilterContext(task=text_task)).startswith("refusal: the completion ")
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "I paid £1,200,500.00 on 2026-11-24 10:30 and 3000000 on 24/11/2026",
-        "order 12345678 has not come",
-        "4111 1111 1111 1112 is no card: its check digit is wrong",
-        "it was £40 at Tesco, 3 days ago @ noon",
+        "As an AI researcher, I would say that models learn from data.",
+        "He wrote a play. As a super genius AI, the hero saves the day.",
+        "I am an AI engineer at a bank.",
+        "I'm here for you. I'm afraid I can't help with the parcel, but the post office can.",
+        "We assist with this every day, and your request is in good hands.",
+        "An AI model is trained on data, and a language model is one of them.",
     ],
 )
-def test_pii_passes_sums_dates_and_numbers_that_are_nobodys(text, bank_example, bank_context):
-    assert pii(bank_example(text), bank_context) is None
+def test_refusal_passes_people_and_talk_about_models(text, bank_example, text_task):
+    assert refusal(bank_example(completion=text), FilterContext(task=text_task)) is None
 
 
-def test_pii_looks_at_every_text_that_a_student_could_learn(bank_example, bank_context):
-    for name in ("completion", "rejected", "reasoning"):
-        assert pii(bank_example(**{name: "ask a@b.org"}), bank_context) == f"pii: e-mail address in the {name}"
+def test_refusal_reads_the_strings_of_an_answer_that_is_data(bank_example, bank_context):
+    answer = {"intent": "card_arrival", "urgency": "normal", "entities": {}, "reason": "I cannot tell. As an AI, I have no access."}
+    assert refusal(bank_example(answer=answer), bank_context) == "refusal: the completion's reason says '. As an AI'"
+
+
+def test_refusal_sees_an_input_that_turns_into_one(bank_example, bank_context):
+    text = "Where is my card. As an AI language model, I cannot help with that."
+    assert refusal(bank_example(text), bank_context) == "refusal: the input says '. As an AI language model'"
 
 
 @pytest.mark.real_data
 @pytest.mark.skipif("REAL_DATA" not in os.environ, reason="needs REAL_DATA")
-@pytest.mark.parametrize("name", ["length", "refusal", "language", "pii"])
+@pytest.mark.parametrize("name", [name for name in EXAMPLE_FILTERS if name not in ("schema", "truth", "preference", "judge")])
 def test_form_filters_raise_no_false_alarm_on_real_messages(name, bank_example, bank_context):
     path = Path(os.environ["REAL_DATA"]) / "banking77_train_sample.jsonl"
     texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
     alarms = [text for text in texts if EXAMPLE_FILTERS[name](bank_example(text), bank_context)]
     assert not alarms
-
-
-@pytest.mark.real_data
-@pytest.mark.skipif("REAL_DATA" not in os.environ, reason="needs REAL_DATA")
-def test_pii_finds_every_card_iban_and_address_of_a_public_set(bank_example, bank_context):
-    path = Path(os.environ["REAL_DATA"]) / "presidio_pii_150.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    wanted = {"CREDIT_CARD", "IBAN_CODE", "EMAIL_ADDRESS"}
-    rows = [row for row in rows if wanted & {span["entity_type"] for span in row["spans"]}]
-    assert len(rows) > 15
-    assert all(pii(bank_example(row["full_text"]), bank_context) for row in rows)

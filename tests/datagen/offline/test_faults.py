@@ -6,7 +6,14 @@ from collections import Counter
 import pytest
 from scipy.stats import binomtest
 
+from datagen.filters import FilterContext
+from datagen.filters.language import language
+from datagen.filters.privacy import pii
+from datagen.filters.residue import leak, placeholder, repetition
+from datagen.filters.text import refusal
 from datagen.offline import faults as f
+from datagen.prompts import own_texts
+from datagen.records import Criterion, Example, Message, Rubric
 
 WRITE = {"near_duplicate": 0.08, "pii": 0.03, "refusal": 0.03, "contaminated": 0.02, "truncated": 0.02}
 ANSWER = {"wrong_label": 0.15, "invalid_json": 0.05, "refusal": 0.03, "truncated": 0.02, "invented_entity": 0.03, "asks_pin": 0.02}
@@ -154,3 +161,42 @@ def test_broken_json_cannot_be_read():
     for _ in range(300):
         with pytest.raises(ValueError):
             json.loads(f.break_json('{"intent":"card_arrival","urgency":"low","entities":{"when":"3 days ago"}}', rng))
+
+
+FORM = ("repetition", "placeholder", "leaked_prompt", "secret", "inner_refusal", "foreign")
+
+
+@pytest.mark.anyio
+async def test_faults_of_form_come_at_their_rates_and_their_filters_know_them(call, prompt, item, faults, banking):
+    ask = prompt("write_inputs", item=item("payments/refund", dimensions={"channel": "chat"}))
+    texts = {f"w{i}": await call("banking", ask, f"w{i}", faults=dict.fromkeys(FORM, 0.05)) for i in range(300)}
+    counts = Counter(fault["kind"] for fault in faults())
+    for kind in FORM:
+        assert_rate(counts[kind], 1200, 0.05)
+    context = FilterContext(task=banking.task, labels=banking.labels(), prompts=own_texts(banking.description))
+    meant = dict(zip(FORM, (repetition, placeholder, leak, pii, refusal, language), strict=True))
+    for fault in faults():
+        text = fault["detail"]["text"]
+        assert text in json.loads(texts[fault["request_id"]])
+        example = Example(item_id="t:topic:0", topic="t", generator="topic", prompt=(Message(role="user", content=text),), completion="{}")
+        assert meant[fault["kind"]](example, context), fault
+
+
+@pytest.mark.anyio
+async def test_kinds_that_are_not_switched_on_change_no_draw(call, prompt, item):
+    ask = prompt("write_inputs", item=item("payments/refund", dimensions={"channel": "chat"}))
+    for i in range(20):
+        assert await call("banking", ask, f"w{i}", faults={"pii": 0.1}) == await call(
+            "banking", ask, f"w{i}", faults={"pii": 0.1, **dict.fromkeys(FORM, 0.0)}
+        )
+
+
+@pytest.mark.anyio
+async def test_the_judge_scores_the_criteria_of_a_rubric(call, prompt):
+    rubric = Rubric(
+        criteria={"accuracy": Criterion(description="right in every field"), "naturalness": Criterion(description="a person's words")}
+    )
+    ask = prompt("judge_rubric", rubric=rubric, input="as an AI", answer='{"intent":"card_arrival","urgency":"low","entities":{}}')
+    said = json.loads(await call("banking-judge", ask, "j"))
+    assert set(said) == {"reasons", "accuracy", "naturalness"}
+    assert said["naturalness"] == 1
