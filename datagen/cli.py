@@ -576,7 +576,7 @@ def _filter_context(work: Workspace) -> Any:
     check_settings(work.loaded.recipe.filters, work.loaded.path)
     return FilterContext(
         task=work.taxonomy.task, labels=work.labels, facts=work.taxonomy.facts, policy=work.taxonomy.policy,
-        evaluation_sets=work.evaluation_sets, settings=work.loaded.recipe.filters,
+        evaluation_sets=work.evaluation_sets, settings=work.loaded.recipe.filters, retired=frozenset(work.loaded.recipe.retired),
     )  # fmt: skip
 
 
@@ -608,6 +608,7 @@ def export(
         split=settings.split.model_dump(),
         reasoning=settings.export.reasoning,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        retired={name: said.model_dump() for name, said in settings.retired.items()},
     )
     if as_json:
         _print_json(manifest)

@@ -4,7 +4,6 @@ The `train` section belongs to the train package, which checks it; here it is ca
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import Field, model_validator
 
 from datagen import secrets
 from datagen.errors import ConfigError
+from datagen.lines import read_json_lines
 from datagen.records import EvaluationSet, Record, content_hash
 from datagen.yaml_file import read_yaml, validate
 
@@ -86,7 +86,8 @@ class ModelConfig(Record):
 
 
 class TermsDecision(Record):
-    """A user's own word that a model's outputs may train another model: why, and whose word it is."""
+    """A user's own word, kept with the data: why, and whose word it is. That a model's outputs may train another one, or that an
+    evaluation set is retired."""
 
     decision: str = Field(min_length=3)
     by: str = Field(min_length=1)
@@ -126,6 +127,10 @@ class EvaluationFile(TextFile):
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     unknown: Literal["drop", "abstain"] = "drop"
     optional: bool = False
+    threshold: float | None = Field(
+        default=None, ge=0.5, le=1, description="similarity from which a text is a row's; filters.decontaminate.threshold when not given"
+    )
+    ngram: int = Field(default=13, ge=4, le=50, description="words in a row that no text may share with a row that has as many")
 
 
 class Split(Record):
@@ -170,6 +175,9 @@ class Recipe(Record):
     seeds: SeedFile | None = None
     filters: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     evaluation_sets: tuple[EvaluationFile, ...] = ()
+    retired: Mapping[str, TermsDecision] = Field(
+        default_factory=dict, description="by name: evaluation sets of earlier runs that data is no longer kept clear of, and why"
+    )
     split: Split = Split()
     export: Export = Export()
     terms: Mapping[str, TermsDecision] = Field(default_factory=dict, description="by model string: why its outputs may train, who says so")
@@ -242,17 +250,11 @@ def load_recipe(path: Path, *, teacher: str | None = None, scale: float = 1.0) -
 
 
 def read_texts(path: Path, spec: TextFile) -> list[tuple[str, str | None]]:
-    """(text, label) of each line of a JSON-lines file. Raises ConfigError with the line and the missing field."""
+    """(text, label) of each line of a JSON-lines file. Raises ConfigError with the line and what is wrong with it."""
     rows: list[tuple[str, str | None]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ConfigError(f"{path}:{number}: not valid JSON ({error}). Mend or remove the line.") from error
+    for number, row in read_json_lines(path):
         if not isinstance(row, dict) or not isinstance(row.get(spec.text), str):
-            have = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+            have = ", ".join(row) if isinstance(row, dict) else f"a JSON {type(row).__name__}"
             raise ConfigError(f"{path}:{number}: has no text field {spec.text!r} (it has: {have}). Set `text:` in the recipe.")
         label = row.get(spec.label)
         rows.append((row[spec.text], None if label is None else str(label)))
@@ -282,6 +284,8 @@ def load_evaluation_sets(
                 texts=tuple(text for text, _ in rows),
                 labels=tuple(known),
                 sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+                threshold=spec.threshold,
+                ngram=spec.ngram,
             )
         )
     return tuple(sets), notes

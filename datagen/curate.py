@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from datagen.arrivals import Prompt, keep, meet, remember
 from datagen.errors import ConfigError, StoreError
 from datagen.filters import DEFAULTS, EXAMPLE_FILTERS, GATES, SET_FILTERS, FilterContext
+from datagen.filters.decontaminate import checked_against
 from datagen.filters.dedup import duplicate, group_ids, near_reason, same_reason
 from datagen.records import Example, Verdict, content_hash
 from datagen.store import Store
@@ -57,7 +58,8 @@ def curate(store: Store, context: FilterContext, *, progress: Callable[[str], No
     before it runs. Raises StoreError when there is nothing to curate.
     """
     with _no_collector():
-        return _curate(store, context, progress)
+        store.remember_exams(context.evaluation_sets)
+        return _curate(store, _with_exams(store, context), progress)
 
 
 def _curate(store: Store, context: FilterContext, progress: Callable[[str], None] | None) -> CurateReport:
@@ -77,6 +79,11 @@ def _curate(store: Store, context: FilterContext, progress: Callable[[str], None
     arrived = store.arrivals(MARK)
     store.set_settings({MARK: mark(context, arrived.people, arrived.everything)})
     return _report(examples, people, verdicts, groups)
+
+
+def _with_exams(store: Store, context: FilterContext) -> FilterContext:
+    """The context with every evaluation set that the store was ever checked against."""
+    return replace(context, evaluation_sets=store.exams(context.evaluation_sets, context.retired))
 
 
 @contextmanager
@@ -102,6 +109,7 @@ def curate_new(store: Store, context: FilterContext) -> CurateReport | None:
     changed since the last full `curate`: another recipe, taxonomy or evaluation set, a person's word, a plan without some of
     the old examples. Then only `curate` can tell.
     """
+    context = _with_exams(store, context)
     examples, judged, everything, left, people = store.arrivals(MARK)
     if left != mark(context, people, judged):
         return None
@@ -141,7 +149,7 @@ def mark(context: FilterContext, people: str, judged: str) -> str:
             dict(context.labels),
             {name: fact.model_dump(mode="json") for name, fact in context.facts.items()},
             [rule.model_dump(mode="json") for rule in context.policy],
-            [(exam.name, exam.sha256) for exam in context.evaluation_sets],
+            checked_against(context.evaluation_sets),
             settings,
             people,
         ]

@@ -240,19 +240,29 @@ class Example(Record):
 
 
 class Verdict(Record):
-    """Keep or drop, by whom and why. A filter's word is recomputed by every `curate`; a person's word is last."""
+    """Keep or drop, by whom and why. A filter's word is recomputed by every `curate`; a person's word is last.
+
+    score   what the filter measured, where it measures: kept rows have it too, so that a bound can be chosen by looking
+    """
 
     example_id: str
     by: str
     keep: bool
     reason: str | None = None
+    score: float | None = None
 
 
 class EvaluationSet(Record):
-    """Rows that a student will be judged on and must never be trained on. `labels` may hold None."""
+    """Rows that a student will be judged on and must never be trained on. `labels` may hold None.
+
+    threshold   the Jaccard similarity from which a text counts as a row's; None = the filter's own
+    ngram       how many words in a row may not be shared with a row that has as many
+    """
 
     name: str
     path: str
     texts: tuple[str, ...]
     labels: tuple[str | None, ...]
     sha256: str
+    threshold: float | None = None
+    ngram: int = 13

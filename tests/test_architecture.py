@@ -13,7 +13,7 @@ FILES = sorted([*(ROOT / "datagen").rglob("*.py"), *(ROOT / "train").rglob("*.py
 FLOORS = {
     "datagen": [
         {"records", "errors"},
-        {"policy", "yaml_file", "secrets", "ledger", "json_schema"},
+        {"policy", "yaml_file", "lines", "secrets", "ledger", "json_schema"},
         {"taxonomy", "prompts", "parse", "config", "store", "filters", "offline", "pace", "prices", "wire_schema", "direct"},
         {"teacher", "batch_api", "terms", "plan", "ask", "generators", "judge", "review", "arrivals"},
         {"generate", "curate", "export", "report"},

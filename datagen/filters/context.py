@@ -35,6 +35,7 @@ class FilterContext:
     labels     label -> description; empty for a task without labels
     settings   filter -> setting -> value; what is missing takes its value from DEFAULTS
     pinned     ids of examples that a person accepted: between near-duplicates these survive
+    retired    evaluation sets of earlier runs that the recipe names no more and says so
     """
 
     task: Task
@@ -44,6 +45,7 @@ class FilterContext:
     evaluation_sets: tuple[EvaluationSet, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pinned: frozenset[str] = frozenset()
+    retired: frozenset[str] = frozenset()
 
     def setting(self, filter_name: str, name: str) -> float:
         """A filter's setting: the recipe's, or else the default."""

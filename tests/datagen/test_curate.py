@@ -213,3 +213,34 @@ def test_an_example_that_was_scored_again_makes_a_full_curate_necessary(bank_sto
     bank_store([bank_example(LONG, scores={"judge_answer": 2.0})])
     assert curate_new(store, bank_context) is None
     assert curate(store, bank_context).accepted == 0
+
+
+def test_an_exam_that_was_checked_once_is_checked_for_ever(bank_store, bank_example, bank_context, exam):
+    store = bank_store([bank_example(LONG)])
+    curate(store, replace(bank_context, evaluation_sets=(exam("Something else entirely", name="kept"),)))
+    assert accepted(store)
+    curate(store, replace(bank_context, evaluation_sets=(exam("Another thing", LONG, name="dropped"),)))
+    assert not accepted(store)
+    curate(store, bank_context)
+    assert not accepted(store)
+    assert store.query("SELECT evaluation_set, row, examples, matches, text FROM evaluation_hits") == [
+        {"evaluation_set": "dropped", "row": 2, "examples": 1, "matches": ["the same as"], "text": LONG}
+    ]
+    assert [found.name for found in store.exams(())] == ["dropped", "kept"]
+    curate(store, replace(bank_context, retired=frozenset({"dropped"})))
+    assert accepted(store)
+    assert curate_new(store, bank_context) is None  # the ground is another
+
+
+def test_an_exam_that_was_edited_is_checked_as_it_was_too(bank_store, bank_example, bank_context, exam):
+    store = bank_store([bank_example(LONG)])
+    old = exam(LONG).model_copy(update={"threshold": 0.7})
+    new = exam("Quite another question", "and one more")
+    curate(store, replace(bank_context, evaluation_sets=(old,)))
+    curate(store, replace(bank_context, evaluation_sets=(new,)))
+    assert not accepted(store)
+    earlier = old.model_copy(update={"name": f"exam@{old.sha256[:8]}"})
+    assert store.exams((new,)) == (new, earlier)
+    assert store.query("SELECT evaluation_set, text FROM evaluation_hits") == [{"evaluation_set": earlier.name, "text": LONG}]
+    curate(store, replace(bank_context, evaluation_sets=(new,), retired=frozenset({"exam"})))
+    assert accepted(store)
