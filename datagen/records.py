@@ -9,9 +9,9 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property, lru_cache
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
 
 def content_hash(content: object) -> str:
@@ -71,6 +71,123 @@ class AdversarialKind(Record):
     weight: float = Field(default=1.0, ge=0)
 
 
+class TruthTable(Record):
+    """Known answers by input: `known`, or a file of JSON lines or CSV whose fields are named.
+
+    match   how an input is looked up: as it is, or without case, spacing and punctuation
+    """
+
+    path: str | None = None
+    input: str = "input"
+    answer: str = "answer"
+    match: Literal["exact", "normalised"] = "normalised"
+    known: Mapping[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Self:
+        if self.path is None and not self.known:
+            raise ValueError("a truth table needs `path`, a file of inputs and answers, or `known`, the answers by input")
+        return self
+
+
+class _Verifier(Record):
+    """What all verifiers have. Without `field` they read the whole answer; an answer without the field is passed over, unless the
+    truth of its input is known."""
+
+    field: str | None = None
+
+    @property
+    def name(self) -> str:
+        """As it is called in a verdict."""
+        return str(getattr(self, "check", ""))
+
+
+class Numeric(_Verifier):
+    """A number; `unit` must stand beside it in a text; `tolerance` is absolute, `relative` a share of the truth."""
+
+    check: Literal["numeric"]
+    unit: str | None = Field(default=None, min_length=1)
+    tolerance: float = Field(default=0.0, ge=0)
+    relative: float = Field(default=0.0, ge=0)
+    min: float | None = None
+    max: float | None = None
+    truth: TruthTable | None = None
+
+
+class Members(_Verifier):
+    """The members of a list or of a text with separators, in any order (set) or in theirs (list)."""
+
+    check: Literal["set", "list"]
+    separator: str = Field(default=",", min_length=1)
+    allowed: tuple[str, ...] = ()
+    truth: TruthTable | None = None
+
+
+class Equal(_Verifier):
+    """The known answer: exactly, or as words and data."""
+
+    check: Literal["equal"]
+    match: Literal["exact", "normalised"] = "normalised"
+    truth: TruthTable
+
+
+class Regex(_Verifier):
+    """A pattern that the text must match somewhere, or that must be `absent`."""
+
+    check: Literal["regex"]
+    pattern: str
+    absent: bool = False
+    seconds: float = Field(default=2.0, gt=0)
+    truth: None = None
+
+
+class JsonSchema(_Verifier):
+    """A JSON schema, draft 2020-12."""
+
+    check: Literal["json_schema"]
+    json_schema: Mapping[str, Any]
+    seconds: float = Field(default=2.0, gt=0)
+    truth: None = None
+
+
+class Sql(_Verifier):
+    """A query that runs in DuckDB on the tables of `setup`; its rows equal those of the known query, where one is known.
+
+    setup       a script, or one for each value of `dimension`; an example of another value is passed over
+    ordered     whether rows must come in the reference's order
+    """
+
+    check: Literal["sql"]
+    setup: str | Mapping[str, str] = ""
+    dimension: str | None = None
+    ordered: bool = False
+    seconds: float = Field(default=5.0, gt=0)
+    truth: TruthTable | None = None
+
+    @model_validator(mode="after")
+    def _setup_by_dimension(self) -> Self:
+        if (self.dimension is None) is not isinstance(self.setup, str):
+            raise ValueError("`setup` is one script, or a script for each value of `dimension`")
+        return self
+
+
+class Python(_Verifier):
+    """A function of the user, `path.py:name`: given the example as a dict it returns True or None, or what is wrong."""
+
+    check: Literal["python"]
+    python: str = Field(pattern=r"^.+\.py:[A-Za-z_]\w*$")
+    seconds: float = Field(default=2.0, gt=0)
+    truth: TruthTable | None = None
+
+    @property
+    def name(self) -> str:
+        """With the function's."""
+        return f"python {self.python.rpartition('/')[2]}"
+
+
+Verifier = Annotated[Numeric | Members | Equal | Regex | JsonSchema | Sql | Python, Field(discriminator="check")]
+
+
 class Task(Record):
     """What the student must do: its system message, the form of an input and of an answer.
 
@@ -84,6 +201,7 @@ class Task(Record):
     entities_field  the answer's field that maps entity names to spans of the input
     decision_fields fields whose values the policy table demands
     forbidden       words that an answer must never contain (matched as whole words, without case)
+    verify          checks of an answer against what is known
     """
 
     type: Literal["classification", "extraction", "question_answering", "generation", "conversation"]
@@ -97,6 +215,7 @@ class Task(Record):
     entities_field: str | None = None
     decision_fields: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()
+    verify: tuple[Verifier, ...] = ()
 
 
 class Topic(Record):

@@ -37,7 +37,7 @@ FLOORS = {
 }
 
 OWNERS = {
-    "duckdb": {"datagen/store.py"},
+    "duckdb": {"datagen/store.py", "datagen/filters/sql.py"},  # the latter in memory only
     "litellm": {"datagen/teacher.py", "datagen/batch_api.py", "datagen/offline/__init__.py", "datagen/offline/provider.py"},
     "aiohttp": {"datagen/direct.py"},
     "ray": {"datagen/ray_engine.py"},

@@ -13,6 +13,7 @@ from datagen.filters.dedup import duplicate, near_duplicate
 from datagen.filters.scores import judge
 from datagen.filters.text import language, length, pii, refusal, schema
 from datagen.filters.truth import preference, truth
+from datagen.filters.verify import verify
 from datagen.records import Example, Verdict
 
 ExampleFilter = Callable[[Example, FilterContext], str | None]
@@ -29,8 +30,8 @@ EXAMPLE_FILTERS: Mapping[str, ExampleFilter] = {
     "judge": judge,
 }
 
-# The gate runs over all examples; the others over what every filter before them kept.
-GATES: Mapping[str, SetFilter] = {"decontaminate": decontaminate}
+# Gates look at each of all examples by itself, many at once; set filters at what every filter before them kept, together.
+GATES: Mapping[str, SetFilter] = {"decontaminate": decontaminate, "verify": verify}
 SET_FILTERS: Mapping[str, SetFilter] = {"duplicate": duplicate, "near_duplicate": near_duplicate}
 
 __all__ = [

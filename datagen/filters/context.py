@@ -22,6 +22,7 @@ DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "pii": {},
     "truth": {},
     "preference": {"min_margin": 0.0},
+    "verify": {},
     "judge": {"min": 4.0, "min_input": 3.0},
     "duplicate": {},
     "near_duplicate": {"threshold": 0.8},
