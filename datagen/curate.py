@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,6 +110,8 @@ def curate_new(store: Store, context: FilterContext) -> CurateReport | None:
     changed since the last full `curate`: another recipe, taxonomy or evaluation set, a person's word, a plan without some of
     the old examples. Then only `curate` can tell.
     """
+    if context.setting("label_noise", "lead") < 1:  # an example's word on its label is that of all others
+        return None
     context = _with_exams(store, context)
     examples, judged, everything, left, people = store.arrivals(MARK)
     if left != mark(context, people, judged):
@@ -216,6 +219,13 @@ def check_settings(settings: Mapping[str, Mapping[str, Any]], path: Path) -> Non
                 raise ConfigError(f"{path}: filters.{name}.{setting} is not a setting. {_hint(setting, list(DEFAULTS[name]))}")
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise ConfigError(f"{path}: filters.{name}.{setting} is {value!r}; give a number.")
+            if name == "label_noise" and setting == "lead":
+                if not 0 <= value <= 1:
+                    raise ConfigError(f"{path}: filters.{name}.{setting} is {value!r}; give a lead in probability from 0 to 1 (1 = off).")
+                if value < 1 and find_spec("sklearn") is None:
+                    raise ConfigError(
+                        f"{path}: filters.label_noise needs scikit-learn. Install it (pip install 'retort[noise]') or set lead: 1."
+                    )
             if setting == "threshold" and not 0.5 <= value <= 1:
                 raise ConfigError(f"{path}: filters.{name}.{setting} is {value!r}; give a similarity from 0.5 to 1.")
 

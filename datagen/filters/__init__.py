@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datagen.filters.context import DEFAULTS, FilterContext
 from datagen.filters.decontaminate import decontaminate
 from datagen.filters.dedup import duplicate, near_duplicate
+from datagen.filters.label_noise import label_noise
 from datagen.filters.scores import judge
 from datagen.filters.text import language, length, pii, refusal, schema
 from datagen.filters.truth import preference, truth
@@ -32,7 +33,7 @@ EXAMPLE_FILTERS: Mapping[str, ExampleFilter] = {
 
 # Gates look at each of all examples by itself, many at once; set filters at what every filter before them kept, together.
 GATES: Mapping[str, SetFilter] = {"decontaminate": decontaminate, "verify": verify}
-SET_FILTERS: Mapping[str, SetFilter] = {"duplicate": duplicate, "near_duplicate": near_duplicate}
+SET_FILTERS: Mapping[str, SetFilter] = {"duplicate": duplicate, "near_duplicate": near_duplicate, "label_noise": label_noise}
 
 __all__ = [
     "DEFAULTS", "EXAMPLE_FILTERS", "GATES", "SET_FILTERS", "ExampleFilter", "FilterContext", "SetFilter",

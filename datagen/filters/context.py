@@ -26,6 +26,7 @@ DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "judge": {"min": 4.0, "min_input": 3.0},
     "duplicate": {},
     "near_duplicate": {"threshold": 0.8},
+    "label_noise": {"lead": 1.0},
 }  # fmt: skip
 
 

@@ -105,9 +105,11 @@ def _lookup(table: TruthTable | None) -> Callable[[str], Any]:
 
 
 def _nothing_to_say(verifier: Verifier, subject: _Subject, value: Any, known: Any) -> bool:
-    if isinstance(verifier, Sql) and verifier.dimension is not None:
-        if subject.example.dimensions.get(verifier.dimension) not in verifier.setup:
-            return True
+    elsewhere = (
+        isinstance(verifier, Sql) and verifier.dimension and subject.example.dimensions.get(verifier.dimension) not in verifier.setup
+    )
+    if elsewhere:
+        return True
     if known is ABSENT:  # then only the form can be verified, and of a rejected answer that proves nothing
         return value is ABSENT or subject.rejected or isinstance(verifier, Equal)
     return False

@@ -13,6 +13,7 @@ from datagen.filters import EXAMPLE_FILTERS, GATES, SET_FILTERS
 from datagen.records import Example, Verdict
 from datagen.store import Store
 
+ASKED_FOR = {"verify", "label_noise"}  # say nothing unless taxonomy or recipe ask
 LONG = "I ordered a new debit card two weeks ago and it has still not come to my house in Leeds"
 
 
@@ -27,8 +28,8 @@ def test_every_filter_gives_each_example_that_it_saw_one_verdict(bank_store, ban
     verdicts = store.verdicts()
     assert len({(v.example_id, v.by) for v in verdicts}) == len(verdicts)
     seen = {example.id: {v.by.removeprefix("filter:") for v in verdicts if v.example_id == example.id} for example in examples}
-    assert seen[examples[0].id] == {*GATES, *EXAMPLE_FILTERS, *SET_FILTERS}
-    assert seen[examples[1].id] == {*GATES, *EXAMPLE_FILTERS}
+    assert seen[examples[0].id] == {*GATES, *EXAMPLE_FILTERS, *SET_FILTERS} - ASKED_FOR
+    assert seen[examples[1].id] == {*GATES, *EXAMPLE_FILTERS} - ASKED_FOR
     assert (report.examples, report.accepted) == (2, 1)
     assert [(r.by, r.kind, r.examples) for r in report.reasons] == [("filter:schema", "invalid_json", 1)]
     assert {f.name: (f.checked, f.dropped) for f in report.filters}["schema"] == (2, 1)

@@ -181,7 +181,7 @@ def test_tables_follow_a_dimension_and_others_are_passed_over() -> None:
     assert said("SELECT id FROM orders", verifier, dimensions={"domain": "zoo"}) is None
 
 
-FUNCTIONS = '''
+FUNCTIONS = """
 import os, sys, time
 print("noise")
 
@@ -204,7 +204,7 @@ def check(example):
     if word == "why":
         return f"{word} to {example['input']}"
     return None
-'''
+"""
 
 
 @pytest.fixture
