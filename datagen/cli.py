@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from datagen.config import LoadedRecipe, TermsDecision, load_evaluation_sets, load_recipe, load_seeds
+from datagen.config import LoadedRecipe, Recipe, TermsDecision, load_evaluation_sets, load_recipe, load_seeds
 from datagen.errors import ConfigError, RetortError
 from datagen.ledger import money
 from datagen.plan import count_calls, make_plan
@@ -113,6 +113,10 @@ def _plan(work: Workspace) -> list[PlanItem]:
     return make_plan(work.taxonomy, mix, per_call=recipe.per_call, seed=recipe.seed, seeds=seeds, replace_seeds=replace)
 
 
+def _calls(settings: Recipe, items: Sequence[PlanItem]) -> int:
+    return count_calls(items, settings.judge, settings.teachers.second is not None)
+
+
 def _settled(work: Workspace, said: str | None) -> list[TeacherTerms]:
     """The teachers whose terms and keys are settled. Raises ConfigError before anybody is asked."""
     asked = work.loaded.recipe.roles_asked()
@@ -140,7 +144,7 @@ def plan(
     cells: dict[tuple[str, str], int] = {}
     for item in items:
         cells[item.topic, item.generator] = cells.get((item.topic, item.generator), 0) + item.count
-    calls = count_calls(items, work.loaded.recipe.judge)
+    calls = _calls(work.loaded.recipe, items)
     generators = [name for name, count in work.loaded.recipe.mix.items() if count]
     topics = sorted({topic for topic, _ in cells})
     ahead = _forecast(work, items)
@@ -236,7 +240,7 @@ def _pilot(work: Workspace, items: list[PlanItem], per_generator: int, yes: bool
     committed = database.ledger.committed_usd
     cap = committed + most if settings.budget_usd is None else min(committed + most, settings.budget_usd)
     talk.print(
-        f"Pilot: {len(chosen)} items, about {count_calls(chosen, settings.judge):,} calls; it costs at most "
+        f"Pilot: {len(chosen)} items, about {_calls(settings, chosen):,} calls; it costs at most "
         f"{money(max(0.0, cap - committed))}. What it answers is kept for the run."
     )
     if not yes:
@@ -280,7 +284,7 @@ def generate(
     simulated = all(config.model.startswith("offline/") for config in roles.values())
     talk.print(
         f"Generating {settings.name}: {len(items)} items, {sum(item.count for item in items)} inputs, about "
-        f"{count_calls(items, settings.judge):,} calls to {', '.join(sorted({config.model for config in roles.values()}))}"
+        f"{_calls(settings, items):,} calls to {', '.join(sorted({config.model for config in roles.values()}))}"
         f"{' (offline: simulated, no model is asked)' if simulated else ''}. What the store has already is not asked again."
     )
     from datagen.store import Store

@@ -94,15 +94,20 @@ class TermsDecision(Record):
 
 
 class Teachers(Record):
-    """Who answers: the teacher; a weak model for answers to reject; a judge. The latter two default to the teacher."""
+    """Who answers: the teacher; a weak model for answers to reject; a judge. The latter two default to the teacher.
+
+    second   answers every input again, where it is given: how far it agrees is a score
+    """
 
     teacher: ModelConfig
     weak: ModelConfig | None = None
     judge: ModelConfig | None = None
+    second: ModelConfig | None = None
 
     def by_role(self) -> dict[str, ModelConfig]:
         """The model of each role."""
-        return {"teacher": self.teacher, "weak": self.weak or self.teacher, "judge": self.judge or self.teacher}
+        roles = {"teacher": self.teacher, "weak": self.weak or self.teacher, "judge": self.judge or self.teacher}
+        return roles if self.second is None else {**roles, "second": self.second}
 
 
 class TextFile(Record):
@@ -202,7 +207,7 @@ class Recipe(Record):
     def roles_asked(self) -> dict[str, ModelConfig]:
         """The models that this mix asks: a weak one for preference pairs alone, a judge where something is judged."""
         pairs = bool(self.mix.get("preference"))
-        asked = {"teacher": True, "weak": pairs, "judge": pairs or self.judge}
+        asked = {"teacher": True, "weak": pairs, "judge": pairs or self.judge, "second": True}
         return {role: config for role, config in self.teachers.by_role().items() if asked[role]}
 
 

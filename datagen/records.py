@@ -258,7 +258,7 @@ class Request(Record):
 
     item_id: str
     prompt: str
-    role: Literal["teacher", "weak", "judge"]
+    role: Literal["teacher", "weak", "judge", "second", "embedding"]
     model: str
     messages: tuple[Message, ...]
     params: Mapping[str, Any]

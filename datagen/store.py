@@ -464,7 +464,7 @@ class Store:
         return self.query(
             "FROM (SELECT DISTINCT role, model, params->>'api_base' AS api_base FROM calls "
             "WHERE id IN (SELECT unnest(calls) FROM accepted) OR (role = 'judge' AND item_id IN (SELECT item_id FROM accepted))) "
-            "ORDER BY list_position(['teacher', 'weak', 'judge'], role), model, api_base"
+            "ORDER BY list_position(['teacher', 'weak', 'judge', 'second'], role), model, api_base"
         )
 
     def terms_of_runs(self) -> list[list[Row]]:

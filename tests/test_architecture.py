@@ -15,7 +15,7 @@ FLOORS = {
         {"records", "errors"},
         {"policy", "yaml_file", "lines", "secrets", "ledger", "json_schema"},
         {"taxonomy", "prompts", "parse", "config", "store", "filters", "offline", "pace", "prices", "wire_schema", "direct"},
-        {"teacher", "batch_api", "terms", "plan", "ask", "generators", "judge", "review", "arrivals"},
+        {"teacher", "batch_api", "terms", "plan", "ask", "generators", "judge", "agreement", "review", "arrivals"},
         {"generate", "curate", "export", "report"},
         {"forecast", "progress", "batch", "ray_engine"},
         {"cli"},

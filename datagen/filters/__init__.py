@@ -11,7 +11,7 @@ from datagen.filters.context import DEFAULTS, FilterContext
 from datagen.filters.decontaminate import decontaminate
 from datagen.filters.dedup import duplicate, near_duplicate
 from datagen.filters.label_noise import label_noise
-from datagen.filters.scores import judge
+from datagen.filters.scores import agreement, judge
 from datagen.filters.text import language, length, pii, refusal, schema
 from datagen.filters.truth import preference, truth
 from datagen.filters.verify import verify
@@ -29,6 +29,7 @@ EXAMPLE_FILTERS: Mapping[str, ExampleFilter] = {
     "truth": truth,
     "preference": preference,
     "judge": judge,
+    "agreement": agreement,
 }
 
 # Gates look at each of all examples by itself, many at once; set filters at what every filter before them kept, together.

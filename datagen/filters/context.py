@@ -24,6 +24,7 @@ DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "preference": {"min_margin": 0.0},
     "verify": {},
     "judge": {"min": 4.0, "min_input": 3.0},
+    "agreement": {"min": 0.3},
     "duplicate": {},
     "near_duplicate": {"threshold": 0.8},
     "label_noise": {"lead": 1.0},

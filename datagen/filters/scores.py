@@ -1,4 +1,4 @@
-"""The filter on what a judge measured. It never asks: scores were bought in `generate` and are stored with the example."""
+"""The filters on what a judge and a second teacher measured. They never ask: scores were bought in `generate` and are stored."""
 
 from datagen.filters.context import FilterContext
 from datagen.records import Example
@@ -11,3 +11,9 @@ def judge(example: Example, context: FilterContext) -> str | None:
         if value is not None and value < least:
             return f"judge_{what}: scored {value:g}, at least {least:g}"
     return None
+
+
+def agreement(example: Example, context: FilterContext) -> str | None:
+    """A second teacher's answer agrees by `min` or more (0 to 1). An example that no second teacher answered passes."""
+    value, least = example.scores.get("agreement"), context.setting("agreement", "min")
+    return f"agreement: {value:g} with the second teacher, at least {least:g}" if value is not None and value < least else None

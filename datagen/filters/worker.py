@@ -81,19 +81,10 @@ def _pattern(verifier: Mapping[str, Any]) -> Check:
 
 
 def _json_schema(verifier: Mapping[str, Any]) -> Check:
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
+    from datagen import json_schema
 
-    Draft202012Validator.check_schema(verifier["json_schema"])
-    validator = Draft202012Validator(verifier["json_schema"])
-
-    def check(row: Mapping[str, Any]) -> str | None:
-        if validator.is_valid(row["value"]):
-            return None
-        error: Any = best_match(validator.iter_errors(row["value"]))
-        return f"{'.'.join(map(str, error.absolute_path)) or '(top)'}: {error.message[:160]}"
-
-    return check
+    json_schema.check(verifier["json_schema"])
+    return lambda row: json_schema.violation(row["value"], verifier["json_schema"])
 
 
 def _sql(verifier: Mapping[str, Any]) -> Check:
