@@ -32,7 +32,7 @@ from datagen.errors import ConfigError, RetortError
 from datagen.ledger import money
 from datagen.plan import count_calls, make_plan
 from datagen.progress import Watch, between
-from datagen.records import EvaluationSet, Example, PlanItem, Task
+from datagen.records import EvaluationSet, Example, PlanItem, Task, embedding_space
 from datagen.secrets import redact
 from datagen.taxonomy import Taxonomy, load_taxonomy
 from datagen.terms import TeacherTerms, describe, describe_teachers, of_the_data, require_settled
@@ -40,6 +40,7 @@ from datagen.terms import TeacherTerms, describe, describe_teachers, of_the_data
 if TYPE_CHECKING:  # the store loads DuckDB, which --help can do without
     from datagen.ask import CompletesRequests
     from datagen.batch import BatchReport
+    from datagen.embed import EmbedReport
     from datagen.store import Store
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__)
@@ -122,7 +123,8 @@ def _settled(work: Workspace, said: str | None) -> list[TeacherTerms]:
     asked = work.loaded.recipe.roles_asked()
     teachers = describe_teachers(asked, work.loaded.recipe.terms, _decision(said))
     require_settled(teachers, str(work.loaded.path))
-    for config in asked.values():
+    embedding = work.loaded.recipe.embedding
+    for config in [*asked.values(), *([embedding] if embedding else [])]:
         config.secret_params()  # a variable that is not set is found now
     _say_decisions(teachers)
     return teachers
@@ -305,6 +307,9 @@ def generate(
         result, pending = asyncio.run(
             _generate(work, items, database, teachers, "generate", ahead=ahead, quiet=quiet, batch=batch, wait=not no_wait, actors=actors)
         )
+        embedded = asyncio.run(_embed(work, database)) if settings.embedding and not (result.interrupted or pending) else None
+    if embedded is not None:
+        talk.print(embedded.told(), markup=False)
     took = database.run_totals()
     if as_json:
         missing = [entry._asdict() for entry in result.missing]
@@ -419,6 +424,19 @@ def _teacher(work: Workspace, database: "Store") -> Any:
         on_failure=database.add_failure,
         side_file=_side_file(work),
     )
+
+
+async def _embed(work: Workspace, database: "Store") -> "EmbedReport":
+    """The embeddings that the recipe asks for, of what the plan stands for now."""
+    from datagen.embed import ROLE, embed
+    from datagen.teacher import Teacher
+
+    settings = work.loaded.recipe
+    assert settings.embedding is not None
+    teacher = Teacher(
+        {ROLE: settings.embedding}, concurrency=settings.concurrency, retries=settings.retries, on_failure=database.add_failure
+    )  # fmt: skip
+    return await embed(database, teacher, settings.embedding, budget_usd=settings.budget_usd, concurrency=settings.concurrency)
 
 
 async def _generate(
@@ -578,7 +596,9 @@ def _filter_context(work: Workspace) -> Any:
     from datagen.filters import FilterContext
 
     check_settings(work.loaded.recipe.filters, work.loaded.path)
+    model = work.loaded.recipe.embedding
     return FilterContext(
+        embedding=None if model is None else embedding_space(model.model, model.open_params),
         task=work.taxonomy.task, labels=work.labels, facts=work.taxonomy.facts, policy=work.taxonomy.policy,
         evaluation_sets=work.evaluation_sets, settings=work.loaded.recipe.filters, retired=frozenset(work.loaded.recipe.retired),
     )  # fmt: skip

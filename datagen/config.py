@@ -176,6 +176,7 @@ class Recipe(Record):
     retries: int = Field(default=6, ge=1, description="tries per call on errors that may pass")
     attempts: int = Field(default=4, ge=1, description="answers asked for before an unreadable one fails its input")
     budget_usd: float | None = Field(default=None, ge=0)
+    embedding: ModelConfig | None = Field(default=None, description="gives prompts embeddings, by which semantic duplicates are dropped")
     batch: Batching = Batching()
     seeds: SeedFile | None = None
     filters: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)

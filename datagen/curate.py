@@ -60,7 +60,10 @@ def curate(store: Store, context: FilterContext, *, progress: Callable[[str], No
     """
     with _no_collector():
         store.remember_exams(context.evaluation_sets)
-        return _curate(store, _with_exams(store, context), progress)
+        context = _with_exams(store, context)
+        if context.embedding is not None:
+            context = replace(context, vectors=store.vectors(context.embedding))
+        return _curate(store, context, progress)
 
 
 def _curate(store: Store, context: FilterContext, progress: Callable[[str], None] | None) -> CurateReport:
@@ -110,7 +113,7 @@ def curate_new(store: Store, context: FilterContext) -> CurateReport | None:
     changed since the last full `curate`: another recipe, taxonomy or evaluation set, a person's word, a plan without some of
     the old examples. Then only `curate` can tell.
     """
-    if context.setting("label_noise", "lead") < 1:  # an example's word on its label is that of all others
+    if context.embedding is not None or context.setting("label_noise", "lead") < 1:  # their word on one example hangs on all others
         return None
     context = _with_exams(store, context)
     examples, judged, everything, left, people = store.arrivals(MARK)
@@ -153,6 +156,7 @@ def mark(context: FilterContext, people: str, judged: str) -> str:
             {name: fact.model_dump(mode="json") for name, fact in context.facts.items()},
             [rule.model_dump(mode="json") for rule in context.policy],
             checked_against(context.evaluation_sets),
+            context.embedding,
             settings,
             people,
         ]

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property, lru_cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
@@ -385,3 +385,20 @@ class EvaluationSet(Record):
     sha256: str
     threshold: float | None = None
     ngram: int = 13
+
+
+class Vectors(NamedTuple):
+    """Embeddings of texts: `places` gives each text's row in `matrix`, by `embedding_id`."""
+
+    places: Mapping[str, int]
+    matrix: Any
+
+
+def embedding_space(model: str, params: Mapping[str, Any]) -> str:
+    """What two embeddings must share to be compared: the model, and how it was asked (without keys)."""
+    return content_hash([model, dict(params)])[:16]
+
+
+def embedding_id(space: str | None, text: str) -> str:
+    """The key of a text's embedding."""
+    return content_hash([space, text])

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from datagen.errors import StoreError
 from datagen.ledger import Ledger, may_be_billed
-from datagen.records import Batch, EvaluationSet, Example, PlanItem, Request, Response, Verdict, canonical_json, content_hash
+from datagen.records import Batch, EvaluationSet, Example, PlanItem, Request, Response, Vectors, Verdict, canonical_json, content_hash
 
 _SCHEMA = Path(__file__).with_name("schema.sql")
 _TABLES, _VIEWS = _SCHEMA.read_text(encoding="utf-8").split("-- VIEWS\n")
@@ -89,6 +89,7 @@ _COLUMNS: dict[str, dict[str, Any]] = {
         "tokens": "BIGINT", "worst_usd": "DOUBLE", "status": "VARCHAR", "provider_id": "VARCHAR", "error": "VARCHAR",
         "submitted_at": "TIMESTAMP", "run_id": "VARCHAR",
     },
+    "embeddings": {"id": "VARCHAR", "space": "VARCHAR", "model": "VARCHAR", "vector": ["FLOAT"]},
     "batch_requests": {"id": "VARCHAR", "batch_id": "VARCHAR", "request_id": "VARCHAR", "request": "JSON"},
 }  # fmt: skip
 # a role that the recipe fills, by another model
@@ -175,6 +176,8 @@ def _m006_truth(con: duckdb.DuckDBPyConnection) -> None:
         "CREATE TABLE IF NOT EXISTS evaluation_sets (name VARCHAR, sha256 VARCHAR, path VARCHAR, texts VARCHAR[], threshold DOUBLE, "
         "ngram INTEGER, checked_at TIMESTAMP)"
     )
+    con.execute("CREATE TABLE IF NOT EXISTS embeddings (id VARCHAR, space VARCHAR, model VARCHAR, vector FLOAT[])")
+    con.execute("COMMENT ON TABLE embeddings IS 'Vectors of prompts, by a hash of the text and of the model with its parameters.'")
     con.execute("COMMENT ON TABLE evaluation_sets IS 'Every evaluation set that data was ever checked against here, with its texts.'")
 
 
@@ -594,6 +597,25 @@ class Store:
             )
         ]
 
+    def embedded(self, space: str) -> frozenset[str]:
+        """The ids of the texts that have an embedding in a space (records.embedding_space)."""
+        return frozenset(row["id"] for row in self.query("SELECT id FROM embeddings WHERE space = ?", [space]))
+
+    def vectors(self, space: str) -> Vectors:
+        """All embeddings of a space. Raises StoreError where they differ in length: one model gave them under one name."""
+        with self._connect(read_only=True) as con:
+            ids = con.execute("SELECT id, len(vector) AS size FROM embeddings WHERE space = ? ORDER BY id", [space]).fetchall()
+            sizes = sorted({size for _, size in ids})
+            if len(sizes) > 1:
+                raise StoreError(
+                    f"{self.path}: embeddings of one model have {' and '.join(map(str, sizes))} numbers. Name the model anew in the recipe."
+                )
+            numbers = con.execute(
+                "SELECT unnest(vector) AS number FROM (SELECT vector FROM embeddings WHERE space = ? ORDER BY id)", [space]
+            ).fetchnumpy()["number"]
+        matrix = np.asarray(numbers, dtype=np.float32).reshape(len(ids), sizes[0] if sizes else 0)
+        return Vectors({id: row for row, (id, _) in enumerate(ids)}, matrix)
+
     def exams(self, named: Sequence[EvaluationSet], retired: Iterable[str] = ()) -> tuple[EvaluationSet, ...]:
         """What data must be kept clear of, by name: the sets that are named, and all that it was ever checked against here.
 
@@ -856,6 +878,15 @@ class Store:
         self.ledger.settle(response.request_id, response.cost_usd)
         self._sent.pop(response.request_id, None)
 
+    def add_embeddings(self, space: str, model: str, ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
+        """Journal the embeddings of texts, one row of `vectors` for each id. On disk when this returns."""
+        lines = []
+        for id, vector in zip(ids, vectors.tolist(), strict=True):
+            numbers = ",".join(f"{number:.9g}" for number in vector)  # nine digits hold a 32-bit number whole
+            text = f'{{"id":"{id}","space":"{space}","model":{canonical_json(model)},"vector":[{numbers}]}}'
+            lines.append(("embeddings", _Line(id, text.encode())))
+        self._append_lines(lines)
+
     def _schema_id(self, schema: Mapping[str, Any] | None) -> str | None:
         """The id of a schema, which is stored once for all calls that carry it."""
         if schema is None:
@@ -995,7 +1026,7 @@ class Store:
             for found in sets:
                 con.execute(
                     "UPDATE evaluation_sets SET texts = from_json(?, '[\"VARCHAR\"]') WHERE name = ? AND sha256 = ?",
-                    [_json(found.texts), found.name, found.sha256],
+                    [json.dumps(found.texts), found.name, found.sha256],
                 )
             con.execute("COMMIT")
 

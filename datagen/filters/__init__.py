@@ -12,6 +12,7 @@ from datagen.filters.decontaminate import decontaminate
 from datagen.filters.dedup import duplicate, near_duplicate
 from datagen.filters.label_noise import label_noise
 from datagen.filters.scores import agreement, judge
+from datagen.filters.semantic import semantic_duplicate
 from datagen.filters.text import language, length, pii, refusal, schema
 from datagen.filters.truth import preference, truth
 from datagen.filters.verify import verify
@@ -34,7 +35,12 @@ EXAMPLE_FILTERS: Mapping[str, ExampleFilter] = {
 
 # Gates look at each of all examples by itself, many at once; set filters at what every filter before them kept, together.
 GATES: Mapping[str, SetFilter] = {"decontaminate": decontaminate, "verify": verify}
-SET_FILTERS: Mapping[str, SetFilter] = {"duplicate": duplicate, "near_duplicate": near_duplicate, "label_noise": label_noise}
+SET_FILTERS: Mapping[str, SetFilter] = {
+    "duplicate": duplicate,
+    "near_duplicate": near_duplicate,
+    "semantic_duplicate": semantic_duplicate,
+    "label_noise": label_noise,
+}
 
 __all__ = [
     "DEFAULTS", "EXAMPLE_FILTERS", "GATES", "SET_FILTERS", "ExampleFilter", "FilterContext", "SetFilter",

@@ -7,7 +7,7 @@ from typing import Any
 
 from datagen.json_schema import violation
 from datagen.policy import Fact, Rule
-from datagen.records import EvaluationSet, Task
+from datagen.records import EvaluationSet, Task, Vectors
 
 # Every setting that a recipe may give under `filters:`, with its default. A filter without settings has an empty mapping.
 DEFAULTS: Mapping[str, Mapping[str, float]] = {
@@ -27,6 +27,7 @@ DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "agreement": {"min": 0.3},
     "duplicate": {},
     "near_duplicate": {"threshold": 0.8},
+    "semantic_duplicate": {"threshold": 0.95},
     "label_noise": {"lead": 1.0},
 }  # fmt: skip
 
@@ -38,6 +39,7 @@ class FilterContext:
     labels     label -> description; empty for a task without labels
     settings   filter -> setting -> value; what is missing takes its value from DEFAULTS
     pinned     ids of examples that a person accepted: between near-duplicates these survive
+    embedding  the space of embeddings that the recipe asks for (records.embedding_space); `vectors` are those that there are
     retired    evaluation sets of earlier runs that the recipe names no more and says so
     """
 
@@ -49,6 +51,8 @@ class FilterContext:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pinned: frozenset[str] = frozenset()
     retired: frozenset[str] = frozenset()
+    embedding: str | None = None
+    vectors: Vectors | None = None
 
     def setting(self, filter_name: str, name: str) -> float:
         """A filter's setting: the recipe's, or else the default."""

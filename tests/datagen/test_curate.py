@@ -13,7 +13,7 @@ from datagen.filters import EXAMPLE_FILTERS, GATES, SET_FILTERS
 from datagen.records import Example, Verdict
 from datagen.store import Store
 
-ASKED_FOR = {"verify", "label_noise"}  # say nothing unless taxonomy or recipe ask
+ASKED_FOR = {"verify", "semantic_duplicate", "label_noise"}  # say nothing unless taxonomy or recipe ask
 LONG = "I ordered a new debit card two weeks ago and it has still not come to my house in Leeds"
 
 

@@ -109,7 +109,7 @@ def test_verifiers_find_their_files_beside_the_taxonomy(shop_path: Path) -> None
         ("{check: numeric, truth: {path: latin.csv}}", "latin.csv: is not UTF-8"),
         ("{check: numeric, truth: {path: quote.csv}}", "quote.csv: is not CSV"),
         ("{check: regex, pattern: '('}", "task.verify.0 (regex) cannot work: missing ), unterminated subpattern"),
-        ("{check: json_schema, json_schema: {type: 5}}", "task.verify.0 (json_schema) cannot work: 5 is not valid"),
+        ("{check: json_schema, json_schema: {type: 5}}", "task.verify.0 (json_schema) cannot work: type: 5 is not valid"),
         ("{check: sql, setup: 'CREATE TABEL t(a)'}", "task.verify.0 (sql) cannot work: Parser Error"),
         ("{check: sql, setup: {a: ''}}", "`setup` is one script, or a script for each value of `dimension`"),
         ("{check: sql, dimension: zoo, setup: {a: ''}}", "task.verify.0.dimension is 'zoo'; the dimensions are: "),

@@ -127,7 +127,7 @@ def test_a_regex_must_match_or_must_not() -> None:
 
 def test_a_json_schema_says_where_it_is_broken() -> None:
     schema = {"check": "json_schema", "json_schema": {"properties": {"n": {"type": "integer"}}}}
-    assert said({"n": "x"}, schema) == "json_schema: n: 'x' is not of type 'integer'"
+    assert said({"n": "x"}, schema) == 'json_schema: n: "x" is not of type "integer"'
     assert said({"n": 1}, schema) == "verified: json_schema"
 
 
