@@ -343,6 +343,8 @@ def generate(
     if result.stopped or result.failed or result.missing:
         talk.print(_short_of(result, sum(item.count for item in items)))
         raise typer.Exit(1)
+    if embedded is not None and embedded.stopped:
+        raise typer.Exit(1)
 
 
 def _settle_batches(database: "Store", *, batch: bool, drop: bool) -> None:

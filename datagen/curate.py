@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from datagen.errors import ConfigError, StoreError
 from datagen.filters import DEFAULTS, EXAMPLE_FILTERS, GATES, SET_FILTERS, FilterContext
 from datagen.filters.decontaminate import checked_against
 from datagen.filters.dedup import duplicate, group_ids, near_reason, same_reason
-from datagen.records import Example, Verdict, content_hash
+from datagen.records import Example, Python, Verdict, content_hash
 from datagen.store import Store
 from datagen.yaml_file import nearest
 
@@ -157,6 +158,7 @@ def mark(context: FilterContext, people: str, judged: str) -> str:
             [rule.model_dump(mode="json") for rule in context.policy],
             checked_against(context.evaluation_sets),
             context.embedding,
+            [sha256(Path(of.python.rpartition(":")[0]).read_bytes()).hexdigest() for of in context.task.verify if isinstance(of, Python)],
             settings,
             people,
         ]

@@ -42,6 +42,7 @@ OWNERS = {
     "aiohttp": {"datagen/direct.py"},
     "ray": {"datagen/ray_engine.py"},
     "tenacity": {"datagen/teacher.py"},
+    "sklearn": {"datagen/filters/label_noise.py"},
     "datasketch": {"datagen/filters/similarity.py"},
     "jinja2": {"datagen/prompts.py", "train/report.py", "train/template.py"},
     "jsonschema_rs": {"datagen/json_schema.py", "train/metrics.py"},

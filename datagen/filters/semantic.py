@@ -44,8 +44,10 @@ def semantic_duplicate(examples: Sequence[Example], context: FilterContext) -> l
         twins.position[mine[has]] = mine[found.position[has]]
         twins.similarity[mine] = found.similarity
     verdicts = []
-    for (example_id, _), twin, similarity in zip(rows, twins.position.tolist(), twins.similarity.tolist(), strict=True):
-        reason = None if twin < 0 else f"semantic_duplicate: {similarity:.2f} like {rows[twin][0]}"
+    columns = (places.tolist(), twins.position.tolist(), twins.similarity.tolist())
+    for (example_id, _), place, twin, similarity in zip(rows, *columns, strict=True):
+        reason = None if place >= 0 else "not compared: it has no embedding yet; generate asks for it"
+        reason = reason if twin < 0 else f"semantic_duplicate: {similarity:.2f} like {rows[twin][0]}"
         score = None if twin < 0 else round(similarity, 4)
         verdicts.append(Verdict(example_id=example_id, by="filter:semantic_duplicate", keep=twin < 0, reason=reason, score=score))
     return sorted(verdicts, key=lambda verdict: verdict.example_id)

@@ -189,3 +189,17 @@ def test_generate_asks_for_embeddings_and_curate_uses_them(
     assert "prompts have one" in capsys.readouterr().err
     store = Store(tmp_path / "data" / "shop.duckdb")
     assert store.query("SELECT count(*) > 0 AS some FROM verdicts WHERE decided_by = 'filter:semantic_duplicate'") == [{"some": True}]
+
+
+def test_embeddings_that_do_not_come_are_an_end_that_is_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, server: Any, embeddings: Embeddings, shop_path: Path, shop_reply: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server.reply = shop_reply
+    embeddings.failures = 1000
+    recipe = RECIPE.replace("URL", server.url).replace("EMBEDDINGS", embeddings.url) + "retries: 1\n"
+    (tmp_path / "r.yaml").write_text(recipe)
+    with pytest.raises(SystemExit) as exit_:
+        main(["generate", "--recipe", "r.yaml", "--quiet"])
+    assert exit_.value.code == 1
+    assert "Not all: ServiceUnavailableError" in capsys.readouterr().err

@@ -46,7 +46,9 @@ def test_the_threshold_is_the_recipes(bank_example, seen):
 
 def test_a_pair_and_a_plain_example_are_no_twins_and_a_text_without_a_vector_stays(bank_example, seen):
     examples = [bank_example("one"), bank_example("one", rejected="{}"), bank_example("unknown")]
-    assert all(verdict.keep for verdict in semantic_duplicate(examples, seen({"one": [1, 0]})))
+    verdicts = semantic_duplicate(examples, seen({"one": [1, 0]}))
+    assert all(verdict.keep for verdict in verdicts)
+    assert sum(verdict.reason is not None and verdict.reason.startswith("not compared: it has no embedding") for verdict in verdicts) == 1
 
 
 def test_without_a_model_there_is_no_verdict(bank_example, bank_context):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from datagen.curate import mark
 from datagen.filters import FilterContext
 from datagen.filters.checks import ABSENT, read_number, value_at
 from datagen.filters.sql import Database, SqlError, differ
@@ -274,3 +275,10 @@ def test_a_field_is_found_by_its_path() -> None:
     assert value_at({"a": [{"b": 1}]}, "a.0.b") == 1
     assert value_at({"a": [1]}, "a.7") is value_at({"a": 1}, "a.b") is value_at("x", "a") is ABSENT
     assert value_at({"a": 1}, None) == {"a": 1}
+
+
+def test_an_edited_function_changes_the_ground_of_what_was_decided(function, tmp_path) -> None:
+    before = mark(context(function), "", "")
+    assert mark(context(function), "", "") == before
+    (tmp_path / "checks.py").write_text("def check(example): return False\n")
+    assert mark(context(function), "", "") != before
