@@ -193,6 +193,12 @@ class Ask:
         return str(self._asker.variables["task"].system)
 
     @property
+    def label_field(self) -> str | None:
+        """The answer's field that holds a label, if it has one."""
+        field: str | None = self._asker.variables["task"].label_field
+        return field
+
+    @property
     def output_schema(self) -> Mapping[str, Any] | None:
         """JSON schema of the task's answers; None for free text."""
         schema: Mapping[str, Any] | None = self._asker.variables["task"].output_schema

@@ -28,12 +28,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from datagen.config import LoadedRecipe, TermsDecision, load_evaluation_sets, load_recipe, load_seeds
+from datagen.config import LoadedRecipe, Recipe, TermsDecision, load_evaluation_sets, load_recipe, load_seeds
 from datagen.errors import ConfigError, RetortError
 from datagen.ledger import money
 from datagen.plan import count_calls, make_plan
 from datagen.progress import Watch, between
-from datagen.records import EvaluationSet, Example, PlanItem, Rubric, Task
+from datagen.records import EvaluationSet, Example, PlanItem, Rubric, Task, embedding_space
 from datagen.secrets import redact
 from datagen.taxonomy import Taxonomy, load_taxonomy
 from datagen.terms import TeacherTerms, describe, describe_teachers, of_the_data, require_settled
@@ -41,6 +41,7 @@ from datagen.terms import TeacherTerms, describe, describe_teachers, of_the_data
 if TYPE_CHECKING:  # the store loads DuckDB, which --help can do without
     from datagen.ask import CompletesRequests
     from datagen.batch import BatchReport
+    from datagen.embed import EmbedReport
     from datagen.store import Store
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__)
@@ -119,12 +120,17 @@ def _plan(work: Workspace) -> list[PlanItem]:
     return make_plan(work.taxonomy, mix, per_call=recipe.per_call, seed=recipe.seed, seeds=seeds, replace_seeds=replace)
 
 
+def _calls(settings: Recipe, items: Sequence[PlanItem]) -> int:
+    return count_calls(items, settings.judge, settings.teachers.second is not None)
+
+
 def _settled(work: Workspace, said: str | None) -> list[TeacherTerms]:
     """The teachers whose terms and keys are settled. Raises ConfigError before anybody is asked."""
     asked = work.loaded.recipe.roles_asked()
     teachers = describe_teachers(asked, work.loaded.recipe.terms, _decision(said))
     require_settled(teachers, str(work.loaded.path))
-    for config in asked.values():
+    embedding = work.loaded.recipe.embedding
+    for config in [*asked.values(), *([embedding] if embedding else [])]:
         config.secret_params()  # a variable that is not set is found now
     _say_decisions(teachers)
     return teachers
@@ -146,7 +152,7 @@ def plan(
     cells: dict[tuple[str, str], int] = {}
     for item in items:
         cells[item.topic, item.generator] = cells.get((item.topic, item.generator), 0) + item.count
-    calls = count_calls(items, work.loaded.recipe.judge)
+    calls = _calls(work.loaded.recipe, items)
     generators = [name for name, count in work.loaded.recipe.mix.items() if count]
     topics = sorted({topic for topic, _ in cells})
     ahead = _forecast(work, items)
@@ -243,7 +249,7 @@ def _pilot(work: Workspace, items: list[PlanItem], per_generator: int, yes: bool
     committed = database.ledger.committed_usd
     cap = committed + most if settings.budget_usd is None else min(committed + most, settings.budget_usd)
     talk.print(
-        f"Pilot: {len(chosen)} items, about {count_calls(chosen, settings.judge):,} calls; it costs at most "
+        f"Pilot: {len(chosen)} items, about {_calls(settings, chosen):,} calls; it costs at most "
         f"{money(max(0.0, cap - committed))}. What it answers is kept for the run."
     )
     if not yes:
@@ -287,7 +293,7 @@ def generate(
     simulated = all(config.model.startswith("offline/") for config in roles.values())
     talk.print(
         f"Generating {settings.name}: {len(items)} items, {sum(item.count for item in items)} inputs, about "
-        f"{count_calls(items, settings.judge):,} calls to {', '.join(sorted({config.model for config in roles.values()}))}"
+        f"{_calls(settings, items):,} calls to {', '.join(sorted({config.model for config in roles.values()}))}"
         f"{' (offline: simulated, no model is asked)' if simulated else ''}. What the store has already is not asked again."
     )
     from datagen.store import Store
@@ -308,6 +314,9 @@ def generate(
         result, pending = asyncio.run(
             _generate(work, items, database, teachers, "generate", ahead=ahead, quiet=quiet, batch=batch, wait=not no_wait, actors=actors)
         )
+        embedded = asyncio.run(_embed(work, database)) if settings.embedding and not (result.interrupted or pending) else None
+    if embedded is not None:
+        talk.print(embedded.told(), markup=False)
     took = database.run_totals()
     if as_json:
         missing = [entry._asdict() for entry in result.missing]
@@ -340,6 +349,8 @@ def generate(
         raise typer.Exit(PENDING)
     if result.stopped or result.failed or result.missing:
         talk.print(_short_of(result, sum(item.count for item in items)))
+        raise typer.Exit(1)
+    if embedded is not None and embedded.stopped:
         raise typer.Exit(1)
 
 
@@ -422,6 +433,19 @@ def _teacher(work: Workspace, database: "Store") -> Any:
         on_failure=database.add_failure,
         side_file=_side_file(work),
     )
+
+
+async def _embed(work: Workspace, database: "Store") -> "EmbedReport":
+    """The embeddings that the recipe asks for, of what the plan stands for now."""
+    from datagen.embed import ROLE, embed
+    from datagen.teacher import Teacher
+
+    settings = work.loaded.recipe
+    assert settings.embedding is not None
+    teacher = Teacher(
+        {ROLE: settings.embedding}, concurrency=settings.concurrency, retries=settings.retries, on_failure=database.add_failure
+    )  # fmt: skip
+    return await embed(database, teacher, settings.embedding, budget_usd=settings.budget_usd, concurrency=settings.concurrency)
 
 
 async def _generate(
@@ -583,9 +607,11 @@ def _filter_context(work: Workspace) -> Any:
     from datagen.prompts import own_texts
 
     check_settings(work.loaded.recipe.filters, work.loaded.path, work.rubric)
+    model = work.loaded.recipe.embedding
     return FilterContext(
+        embedding=None if model is None else embedding_space(model.model, model.open_params),
         task=work.taxonomy.task, labels=work.labels, facts=work.taxonomy.facts, policy=work.taxonomy.policy,
-        evaluation_sets=work.evaluation_sets, settings=work.loaded.recipe.filters,
+        evaluation_sets=work.evaluation_sets, settings=work.loaded.recipe.filters, retired=frozenset(work.loaded.recipe.retired),
         prompts=own_texts(work.taxonomy.description), rubric=work.rubric,
     )  # fmt: skip
 
@@ -618,6 +644,7 @@ def export(
         split=settings.split.model_dump(),
         reasoning=settings.export.reasoning,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        retired={name: said.model_dump() for name, said in settings.retired.items()},
     )
     if as_json:
         _print_json(manifest)

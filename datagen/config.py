@@ -4,7 +4,6 @@ The `train` section belongs to the train package, which checks it; here it is ca
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import Field, model_validator
 
 from datagen import secrets
 from datagen.errors import ConfigError
+from datagen.lines import read_json_lines
 from datagen.records import EvaluationSet, Record, Rubric, content_hash
 from datagen.yaml_file import read_yaml, validate
 
@@ -86,22 +86,28 @@ class ModelConfig(Record):
 
 
 class TermsDecision(Record):
-    """A user's own word that a model's outputs may train another model: why, and whose word it is."""
+    """A user's own word, kept with the data: why, and whose word it is. That a model's outputs may train another one, or that an
+    evaluation set is retired."""
 
     decision: str = Field(min_length=3)
     by: str = Field(min_length=1)
 
 
 class Teachers(Record):
-    """Who answers: the teacher; a weak model for answers to reject; a judge. The latter two default to the teacher."""
+    """Who answers: the teacher; a weak model for answers to reject; a judge. The latter two default to the teacher.
+
+    second   answers every input again, where it is given: how far it agrees is a score
+    """
 
     teacher: ModelConfig
     weak: ModelConfig | None = None
     judge: ModelConfig | None = None
+    second: ModelConfig | None = None
 
     def by_role(self) -> dict[str, ModelConfig]:
         """The model of each role."""
-        return {"teacher": self.teacher, "weak": self.weak or self.teacher, "judge": self.judge or self.teacher}
+        roles = {"teacher": self.teacher, "weak": self.weak or self.teacher, "judge": self.judge or self.teacher}
+        return roles if self.second is None else {**roles, "second": self.second}
 
 
 class TextFile(Record):
@@ -126,6 +132,10 @@ class EvaluationFile(TextFile):
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     unknown: Literal["drop", "abstain"] = "drop"
     optional: bool = False
+    threshold: float | None = Field(
+        default=None, ge=0.5, le=1, description="similarity from which a text is a row's; filters.decontaminate.threshold when not given"
+    )
+    ngram: int = Field(default=13, ge=4, le=50, description="words in a row that no text may share with a row that has as many")
 
 
 class Split(Record):
@@ -167,10 +177,14 @@ class Recipe(Record):
     retries: int = Field(default=6, ge=1, description="tries per call on errors that may pass")
     attempts: int = Field(default=4, ge=1, description="answers asked for before an unreadable one fails its input")
     budget_usd: float | None = Field(default=None, ge=0)
+    embedding: ModelConfig | None = Field(default=None, description="gives prompts embeddings, by which semantic duplicates are dropped")
     batch: Batching = Batching()
     seeds: SeedFile | None = None
     filters: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     evaluation_sets: tuple[EvaluationFile, ...] = ()
+    retired: Mapping[str, TermsDecision] = Field(
+        default_factory=dict, description="by name: evaluation sets of earlier runs that data is no longer kept clear of, and why"
+    )
     split: Split = Split()
     export: Export = Export()
     terms: Mapping[str, TermsDecision] = Field(default_factory=dict, description="by model string: why its outputs may train, who says so")
@@ -195,7 +209,7 @@ class Recipe(Record):
     def roles_asked(self) -> dict[str, ModelConfig]:
         """The models that this mix asks: a weak one for preference pairs alone, a judge where something is judged."""
         pairs = bool(self.mix.get("preference"))
-        asked = {"teacher": True, "weak": pairs, "judge": pairs or self.judge}
+        asked = {"teacher": True, "weak": pairs, "judge": pairs or self.judge, "second": True}
         return {role: config for role, config in self.teachers.by_role().items() if asked[role]}
 
 
@@ -243,17 +257,11 @@ def load_recipe(path: Path, *, teacher: str | None = None, scale: float = 1.0) -
 
 
 def read_texts(path: Path, spec: TextFile) -> list[tuple[str, str | None]]:
-    """(text, label) of each line of a JSON-lines file. Raises ConfigError with the line and the missing field."""
+    """(text, label) of each line of a JSON-lines file. Raises ConfigError with the line and what is wrong with it."""
     rows: list[tuple[str, str | None]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ConfigError(f"{path}:{number}: not valid JSON ({error}). Mend or remove the line.") from error
+    for number, row in read_json_lines(path):
         if not isinstance(row, dict) or not isinstance(row.get(spec.text), str):
-            have = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+            have = ", ".join(row) if isinstance(row, dict) else f"a JSON {type(row).__name__}"
             raise ConfigError(f"{path}:{number}: has no text field {spec.text!r} (it has: {have}). Set `text:` in the recipe.")
         label = row.get(spec.label)
         rows.append((row[spec.text], None if label is None else str(label)))
@@ -283,6 +291,8 @@ def load_evaluation_sets(
                 texts=tuple(text for text, _ in rows),
                 labels=tuple(known),
                 sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+                threshold=spec.threshold,
+                ngram=spec.ngram,
             )
         )
     return tuple(sets), notes

@@ -10,14 +10,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from datagen.arrivals import Prompt, keep, meet, remember
 from datagen.errors import ConfigError, StoreError
 from datagen.filters import DEFAULTS, EXAMPLE_FILTERS, GATES, SET_FILTERS, FilterContext
+from datagen.filters.decontaminate import checked_against
 from datagen.filters.dedup import duplicate, group_ids, near_reason, same_reason
-from datagen.records import Example, Rubric, Verdict, content_hash
+from datagen.records import Example, Python, Rubric, Verdict, content_hash
 from datagen.store import Store
 from datagen.yaml_file import nearest
 
@@ -57,6 +60,10 @@ def curate(store: Store, context: FilterContext, *, progress: Callable[[str], No
     before it runs. Raises StoreError when there is nothing to curate.
     """
     with _no_collector():
+        store.remember_exams(context.evaluation_sets)
+        context = _with_exams(store, context)
+        if context.embedding is not None:
+            context = replace(context, vectors=store.vectors(context.embedding))
         return _curate(store, context, progress)
 
 
@@ -77,6 +84,11 @@ def _curate(store: Store, context: FilterContext, progress: Callable[[str], None
     arrived = store.arrivals(MARK)
     store.set_settings({MARK: mark(context, arrived.people, arrived.everything)})
     return _report(examples, people, verdicts, groups)
+
+
+def _with_exams(store: Store, context: FilterContext) -> FilterContext:
+    """The context with every evaluation set that the store was ever checked against."""
+    return replace(context, evaluation_sets=store.exams(context.evaluation_sets, context.retired))
 
 
 @contextmanager
@@ -104,6 +116,9 @@ def curate_new(store: Store, context: FilterContext) -> CurateReport | None:
     """
     if context.setting("style", "max_z"):
         return None  # a newcomer moves the medians that all are judged by
+    if context.embedding is not None or context.setting("label_noise", "lead") < 1:  # their word on one example hangs on all others
+        return None
+    context = _with_exams(store, context)
     examples, judged, everything, left, people = store.arrivals(MARK)
     if left != mark(context, people, judged):
         return None
@@ -143,7 +158,9 @@ def mark(context: FilterContext, people: str, judged: str) -> str:
             dict(context.labels),
             {name: fact.model_dump(mode="json") for name, fact in context.facts.items()},
             [rule.model_dump(mode="json") for rule in context.policy],
-            [(exam.name, exam.sha256) for exam in context.evaluation_sets],
+            checked_against(context.evaluation_sets),
+            context.embedding,
+            [sha256(Path(of.python.rpartition(":")[0]).read_bytes()).hexdigest() for of in context.task.verify if isinstance(of, Python)],
             settings,
             dict(context.settings.get("judge", {})),
             None if context.rubric is None else context.rubric.model_dump(mode="json"),
@@ -219,6 +236,13 @@ def check_settings(settings: Mapping[str, Mapping[str, Any]], path: Path, rubric
                 raise ConfigError(f"{path}: filters.{name}.{setting} is not a setting. {_hint(setting, known_settings[name])}")
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise ConfigError(f"{path}: filters.{name}.{setting} is {value!r}; give a number.")
+            if name == "label_noise" and setting == "lead":
+                if not 0 <= value <= 1:
+                    raise ConfigError(f"{path}: filters.{name}.{setting} is {value!r}; give a lead in probability from 0 to 1 (1 = off).")
+                if value < 1 and find_spec("sklearn") is None:
+                    raise ConfigError(
+                        f"{path}: filters.label_noise needs scikit-learn. Install it (pip install 'retort[noise]') or set lead: 1."
+                    )
             if setting == "threshold" and not 0.5 <= value <= 1:
                 raise ConfigError(f"{path}: filters.{name}.{setting} is {value!r}; give a similarity from 0.5 to 1.")
 

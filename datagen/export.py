@@ -52,6 +52,7 @@ def export(
     split: Mapping[str, float],
     reasoning: Reasoning,
     created: str,
+    retired: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, Any]:
     """Write the store's accepted examples to `out_dir`; returns the manifest.
 
@@ -59,7 +60,8 @@ def export(
     The rejected answer of a pair has no reasoning of its own, so preference rows hold answers alone.
     Raises ConfigError when nothing was accepted, a split is empty, or the decontamination gate was not passed.
     """
-    _check(store, evaluation_sets, split)
+    exams = store.exams(evaluation_sets, retired or ())
+    _check(store, exams, split)
     for folder in ("sft", "preference", *(["evaluation"] if evaluation_sets else [])):
         _make(out_dir / folder)
     manifest_path = out_dir / "manifest.json"
@@ -100,7 +102,7 @@ def export(
         "reasoning": reasoning,
         "files": files,
         "teachers": [dict(teacher) for teacher in teachers],
-        "decontamination": {"passed": True, "sets": _decontamination(store, evaluation_sets)},
+        "decontamination": {"passed": True, "sets": _decontamination(store, exams, evaluation_sets), "retired": dict(retired or {})},
         "data": _data(store),
     }
     (out_dir / "README.md").write_text(_card(manifest, task), encoding="utf-8")
@@ -133,12 +135,12 @@ def _check(store: Store, evaluation_sets: Sequence[EvaluationSet], split: Mappin
     if counts["unchecked"] or counts["outdated"]:
         raise ConfigError(
             f"{store.path}: {counts['unchecked'] + counts['outdated']} of {counts['rows']} accepted examples were not checked against "
-            "the recipe's evaluation sets as they are now. Run `python -m datagen curate`."
+            "the evaluation sets of the recipe and of earlier runs as they are now. Run `python -m datagen curate`."
         )
     if counts["hits"]:
         raise ConfigError(
             f"{store.path}: {counts['hits']} examples that a person accepted are in an evaluation set, such as {counts['hit_id']} "
-            f"({counts['hit']}). Reject them in a review, or take the set out of the recipe."
+            f"({counts['hit']}). Reject them in a review, or retire the set: take it out of the recipe and say why under `retired:`."
         )
     for part in SPLITS:
         if not counts[part] and (part == "train" or split.get(part, 0) > 0):
@@ -216,17 +218,22 @@ def _task(task: Task, labels: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _decontamination(store: Store, evaluation_sets: Sequence[EvaluationSet]) -> list[dict[str, Any]]:
-    dropped = {
-        row["name"]: row["n"]
-        for row in store.query(
-            "SELECT regexp_extract(reason, '(\\S+) row \\d+$', 1) AS name, count(*) AS n FROM verdicts "
-            "WHERE decided_by = 'filter:decontaminate' AND NOT keep GROUP BY ALL"
-        )
-    }
+def _decontamination(store: Store, exams: Sequence[EvaluationSet], named: Sequence[EvaluationSet]) -> list[dict[str, Any]]:
+    """What the data was checked against; `named` says whether the recipe names the set still, `rows_hit` which rows were found."""
+    hits: dict[str, list[dict[str, Any]]] = {}
+    for row in store.query("SELECT evaluation_set, row, examples FROM evaluation_hits ORDER BY ALL"):
+        hits.setdefault(row["evaluation_set"], []).append(row)
+    present = {(found.name, found.sha256) for found in named}
     return [
-        {"name": found.name, "rows": len(found.texts), "dropped": dropped.get(found.name, 0), "sha256": found.sha256}
-        for found in sorted(evaluation_sets, key=lambda found: found.name)
+        {
+            "name": found.name,
+            "rows": len(found.texts),
+            "dropped": sum(row["examples"] for row in hits.get(found.name, [])),
+            "rows_hit": {str(row["row"]): row["examples"] for row in hits.get(found.name, [])},
+            "named": (found.name, found.sha256) in present,
+            "sha256": found.sha256,
+        }
+        for found in exams
     ]
 
 
@@ -342,10 +349,12 @@ def _card(manifest: Mapping[str, Any], task: Task) -> str:
     lines += ["", "## Decontamination", ""]
     sets = manifest["decontamination"]["sets"]
     if sets:
-        lines += ["| evaluation set | rows | examples dropped |", "|---|---|---|"]
-        lines += [f"| {found['name']} | {found['rows']} | {found['dropped']} |" for found in sets]
+        lines += ["| evaluation set | rows | rows found | examples dropped |", "|---|---|---|---|"]
+        lines += [f"| {found['name']} | {found['rows']} | {len(found['rows_hit'])} | {found['dropped']} |" for found in sets]
     else:
         lines += ["The recipe names no evaluation set, so there was nothing to check against."]
+    for name, said in manifest["decontamination"]["retired"].items():
+        lines += ["", f"Retired, and not checked any more: {name}, by {said['by']}: {said['decision']}"]
     lines += ["", "## Review by people", ""]
     rates = [rate for rate in (data["review"] or {"rates": []})["rates"] if rate["stratum"] == "all"]
     for rate in rates:

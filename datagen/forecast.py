@@ -17,6 +17,7 @@ from datagen.plan import PlannedAsk, asks_of, calls_of
 from datagen.prices import TokenPrices, entry, token_prices
 from datagen.prompts import load_prompt, render
 from datagen.records import PlanItem, Request, Response
+from datagen.second import ROLE
 
 _BYTES_PER_TOKEN = 4.0
 _TYPICAL_ANSWER_TOKENS = {"answer": 90, "judge": 50, "compare": 50, "reason": 250}
@@ -98,7 +99,7 @@ def open_inputs(items: Sequence[PlanItem], asker: Asker, *, judged: bool) -> dic
             before = asker.reused
             outcome = await run_item(item, asker, judged=judged)
             if any(entry.reason == "TeacherError" for entry in outcome.problems):
-                calls = calls_of(item.generator, item.count, judged)
+                calls = calls_of(item.generator, item.count, judged, ROLE in asker.roles)
                 left[item.id] = item.count * max(0.05, 1 - (asker.reused - before) / calls)
         return left
 
@@ -120,11 +121,14 @@ def forecast(
     concurrency: int,
 ) -> Forecast:
     """What asking for the inputs in `left` (item id -> inputs) will take."""
+    second = ROLE in asker.roles
     by_generator: dict[str, list[PlanItem]] = {}
     for item in items:
         if item.id in left:
             by_generator.setdefault(item.generator, []).append(item)
-    names = {_prompt(ask, asker) for own in by_generator.values() for item in own[:1] for ask in asks_of(item, judged)} | {"write_inputs"}
+    names = {_prompt(ask, asker) for own in by_generator.values() for item in own[:1] for ask in asks_of(item, judged, second)} | {
+        "write_inputs"
+    }
     history = _history(asker, sorted(load_prompt(name).ref for name in names))
     parts: list[Part] = []
     latencies: list[float] = []
@@ -136,8 +140,8 @@ def forecast(
         shared_usd += guess.cache_saves_usd
         shared_tokens += guess.part.usd.mean
         if len(rows) >= 2:
-            planned = sum(calls_of(generator, item.count, judged) * left[item.id] / item.count for item in own)
-            parts.append(_measured(generator, inputs, planned, rows, judged))
+            planned = sum(calls_of(generator, item.count, judged, second) * left[item.id] / item.count for item in own)
+            parts.append(_measured(generator, inputs, planned, rows, judged, second))
             latencies += [row["latency_s"] for row in rows]
         else:
             parts.append(guess.part)
@@ -163,9 +167,9 @@ def _history(asker: Asker, refs: Sequence[str]) -> list[dict[str, Any]]:
     return asker.store.item_costs(refs, {role: config.model for role, config in asker.roles.items()})
 
 
-def _measured(generator: str, inputs: float, planned: float, rows: Sequence[Mapping[str, Any]], judged: bool) -> Part:
+def _measured(generator: str, inputs: float, planned: float, rows: Sequence[Mapping[str, Any]], judged: bool, second: bool) -> Part:
     """By the planned call: items differ in how many inputs they have, and the call that writes them is shared."""
-    units = [calls_of(generator, row["count"], judged) for row in rows]
+    units = [calls_of(generator, row["count"], judged, second) for row in rows]
 
     def total(column: str) -> Range:
         return t_interval([row[column] / unit for row, unit in zip(rows, units, strict=True)], planned, sum(units) / len(units))
@@ -197,7 +201,7 @@ def _guess(own: Sequence[PlanItem], inputs: float, asker: Asker, prices: Mapping
     calls = prompts = completions = usd = saved = most = 0.0
     for item in sample:
         text = item.seed or (item.examples[0] if item.examples else "a message of about this many words, as people write them")
-        for ask in asks_of(item, judged):
+        for ask in asks_of(item, judged, ROLE in asker.roles):
             times = ask.times(item.count)
             _, messages = render(
                 _prompt(ask, asker), {**asker.variables, "item": item, "input": text, "answer": text * 2, "first": text, "second": text}
@@ -263,7 +267,7 @@ def worst_case_usd(items: Sequence[PlanItem], asker: Asker, teacher: Any, *, jud
     total = 0.0
     for item in items:
         text = item.seed or (item.examples[0] if item.examples else "x" * 80)
-        for ask in asks_of(item, judged):
+        for ask in asks_of(item, judged, ROLE in asker.roles):
             long = text * 4
             variables = {**asker.variables, "item": item, "input": long, "answer": long, "first": long, "second": long}
             ref, messages = render(_prompt(ask, asker), variables)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from datagen import second
 from datagen.ask import Ask, Asker, Deferred, Problem, ends_an_item, problem
 from datagen.errors import BudgetError, ParseError, StoppedError, TeacherError
 from datagen.generators import GENERATORS
@@ -69,6 +70,8 @@ async def run_item(item: PlanItem, asker: Asker, *, judged: bool) -> _Outcome:
         examples = await GENERATORS[item.generator](item, ask)
         if judged and examples:
             examples = await _judge_all(examples, ask)
+        if second.ROLE in asker.roles and examples:
+            examples = await _answer_again(examples, ask)
     except Deferred:
         return _Outcome("deferred", [], [])
     except (ParseError, TeacherError) as error:
@@ -91,6 +94,15 @@ async def _judge_all(examples: Sequence[Example], ask: Ask) -> list[Example]:
         return await judge(examples[index], ask, str(index))
 
     return await ask.each([example.input for example in examples], judged)
+
+
+async def _answer_again(examples: Sequence[Example], ask: Ask) -> list[Example]:
+    """The examples with how far the second teacher agrees; one that it cannot be asked about is missing, and costs the others nothing."""
+
+    async def answered(index: int, _: str) -> Example:
+        return await second.agree(examples[index], ask, str(index))
+
+    return await ask.each([example.input for example in examples], answered)
 
 
 def by_reason(problems: Sequence[Problem]) -> tuple[Missing, ...]:

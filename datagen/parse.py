@@ -35,6 +35,10 @@ class Ask(Protocol):
         """The system message that the student is trained with."""
 
     @property
+    def label_field(self) -> str | None:
+        """The answer's field that holds a label, if it has one."""
+
+    @property
     def output_schema(self) -> Mapping[str, Any] | None:
         """JSON schema of the task's answers; None for free text."""
 

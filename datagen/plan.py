@@ -39,17 +39,17 @@ _ASKS: dict[str, tuple[PlannedAsk, ...]] = {
 }
 
 
-def asks_of(item: PlanItem, judged: bool) -> tuple[PlannedAsk, ...]:
-    """The questions of an item whose every answer can be used at once."""
+def asks_of(item: PlanItem, judged: bool, second: bool = False) -> tuple[PlannedAsk, ...]:
+    """The questions of an item whose every answer can be used at once; `second`: a second teacher answers too."""
     asks = _ASKS[item.generator]
     if item.generator == "preference" and item.kind:
         asks = (PlannedAsk("write_adversarial", "teacher", 0), *asks[1:])
-    return (*asks, PlannedAsk("judge", "judge")) if judged else asks
+    return (*asks, *[PlannedAsk("judge", "judge")] * judged, *[PlannedAsk("answer", "second")] * second)
 
 
-def calls_of(generator: str, inputs: int, judged: bool) -> int:
+def calls_of(generator: str, inputs: int, judged: bool, second: bool = False) -> int:
     """How many calls an item of `inputs` inputs takes when every answer can be used at once."""
-    return sum(ask.times(inputs) for ask in _ASKS[generator]) + (inputs if judged else 0)
+    return sum(ask.times(inputs) for ask in _ASKS[generator]) + inputs * (judged + second)
 
 
 def make_plan(
@@ -157,6 +157,6 @@ def _draw(rng: random.Random, weights: Mapping[str, float]) -> str:
     return rng.choices(list(weights), list(weights.values()))[0]
 
 
-def count_calls(items: Sequence[PlanItem], judge: bool) -> int:
+def count_calls(items: Sequence[PlanItem], judge: bool, second: bool = False) -> int:
     """How many calls the plan needs when every answer can be read at once."""
-    return sum(calls_of(item.generator, item.count, judge) for item in items)
+    return sum(calls_of(item.generator, item.count, judge, second) for item in items)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property, lru_cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
@@ -71,6 +71,123 @@ class AdversarialKind(Record):
     weight: float = Field(default=1.0, ge=0)
 
 
+class TruthTable(Record):
+    """Known answers by input: `known`, or a file of JSON lines or CSV whose fields are named.
+
+    match   how an input is looked up: as it is, or without case, spacing and punctuation
+    """
+
+    path: str | None = None
+    input: str = "input"
+    answer: str = "answer"
+    match: Literal["exact", "normalised"] = "normalised"
+    known: Mapping[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Self:
+        if self.path is None and not self.known:
+            raise ValueError("a truth table needs `path`, a file of inputs and answers, or `known`, the answers by input")
+        return self
+
+
+class _Verifier(Record):
+    """What all verifiers have. Without `field` they read the whole answer; an answer without the field is passed over, unless the
+    truth of its input is known."""
+
+    field: str | None = None
+
+    @property
+    def name(self) -> str:
+        """As it is called in a verdict."""
+        return str(getattr(self, "check", ""))
+
+
+class Numeric(_Verifier):
+    """A number; `unit` must stand beside it in a text; `tolerance` is absolute, `relative` a share of the truth."""
+
+    check: Literal["numeric"]
+    unit: str | None = Field(default=None, min_length=1)
+    tolerance: float = Field(default=0.0, ge=0)
+    relative: float = Field(default=0.0, ge=0)
+    min: float | None = None
+    max: float | None = None
+    truth: TruthTable | None = None
+
+
+class Members(_Verifier):
+    """The members of a list or of a text with separators, in any order (set) or in theirs (list)."""
+
+    check: Literal["set", "list"]
+    separator: str = Field(default=",", min_length=1)
+    allowed: tuple[str, ...] = ()
+    truth: TruthTable | None = None
+
+
+class Equal(_Verifier):
+    """The known answer: exactly, or as words and data."""
+
+    check: Literal["equal"]
+    match: Literal["exact", "normalised"] = "normalised"
+    truth: TruthTable
+
+
+class Regex(_Verifier):
+    """A pattern that the text must match somewhere, or that must be `absent`."""
+
+    check: Literal["regex"]
+    pattern: str
+    absent: bool = False
+    seconds: float = Field(default=2.0, gt=0)
+    truth: None = None
+
+
+class JsonSchema(_Verifier):
+    """A JSON schema, draft 2020-12."""
+
+    check: Literal["json_schema"]
+    json_schema: Mapping[str, Any]
+    seconds: float = Field(default=2.0, gt=0)
+    truth: None = None
+
+
+class Sql(_Verifier):
+    """A query that runs in DuckDB on the tables of `setup`; its rows equal those of the known query, where one is known.
+
+    setup       a script, or one for each value of `dimension`; an example of another value is passed over
+    ordered     whether rows must come in the reference's order
+    """
+
+    check: Literal["sql"]
+    setup: str | Mapping[str, str] = ""
+    dimension: str | None = None
+    ordered: bool = False
+    seconds: float = Field(default=5.0, gt=0)
+    truth: TruthTable | None = None
+
+    @model_validator(mode="after")
+    def _setup_by_dimension(self) -> Self:
+        if (self.dimension is None) is not isinstance(self.setup, str):
+            raise ValueError("`setup` is one script, or a script for each value of `dimension`")
+        return self
+
+
+class Python(_Verifier):
+    """A function of the user, `path.py:name`: given the example as a dict it returns True or None, or what is wrong."""
+
+    check: Literal["python"]
+    python: str = Field(pattern=r"^.+\.py:[A-Za-z_]\w*$")
+    seconds: float = Field(default=2.0, gt=0)
+    truth: TruthTable | None = None
+
+    @property
+    def name(self) -> str:
+        """With the function's."""
+        return f"python {self.python.rpartition('/')[2]}"
+
+
+Verifier = Annotated[Numeric | Members | Equal | Regex | JsonSchema | Sql | Python, Field(discriminator="check")]
+
+
 class Task(Record):
     """What the student must do: its system message, the form of an input and of an answer.
 
@@ -84,6 +201,7 @@ class Task(Record):
     entities_field  the answer's field that maps entity names to spans of the input
     decision_fields fields whose values the policy table demands
     forbidden       words that an answer must never contain (matched as whole words, without case)
+    verify          checks of an answer against what is known
     """
 
     type: Literal["classification", "extraction", "question_answering", "generation", "conversation"]
@@ -97,6 +215,7 @@ class Task(Record):
     entities_field: str | None = None
     decision_fields: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()
+    verify: tuple[Verifier, ...] = ()
 
 
 class Criterion(Record):
@@ -170,7 +289,7 @@ class Request(Record):
 
     item_id: str
     prompt: str
-    role: Literal["teacher", "weak", "judge"]
+    role: Literal["teacher", "weak", "judge", "second", "embedding"]
     model: str
     messages: tuple[Message, ...]
     params: Mapping[str, Any]
@@ -271,19 +390,46 @@ class Example(Record):
 
 
 class Verdict(Record):
-    """Keep or drop, by whom and why. A filter's word is recomputed by every `curate`; a person's word is last."""
+    """Keep or drop, by whom and why. A filter's word is recomputed by every `curate`; a person's word is last.
+
+    score   what the filter measured, where it measures: kept rows have it too, so that a bound can be chosen by looking
+    """
 
     example_id: str
     by: str
     keep: bool
     reason: str | None = None
+    score: float | None = None
 
 
 class EvaluationSet(Record):
-    """Rows that a student will be judged on and must never be trained on. `labels` may hold None."""
+    """Rows that a student will be judged on and must never be trained on. `labels` may hold None.
+
+    threshold   the Jaccard similarity from which a text counts as a row's; None = the filter's own
+    ngram       how many words in a row may not be shared with a row that has as many
+    """
 
     name: str
     path: str
     texts: tuple[str, ...]
     labels: tuple[str | None, ...]
     sha256: str
+    threshold: float | None = None
+    ngram: int = 13
+
+
+class Vectors(NamedTuple):
+    """Embeddings of texts: `places` gives each text's row in `matrix`, by `embedding_id`."""
+
+    places: Mapping[str, int]
+    matrix: Any
+
+
+def embedding_space(model: str, params: Mapping[str, Any]) -> str:
+    """What two embeddings must share to be compared: the model, and how it was asked (without keys)."""
+    return content_hash([model, dict(params)])[:16]
+
+
+def embedding_id(space: str | None, text: str) -> str:
+    """The key of a text's embedding."""
+    return content_hash([space, text])

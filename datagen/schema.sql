@@ -110,6 +110,18 @@ CREATE OR REPLACE VIEW coverage AS
     ORDER BY ALL;
 COMMENT ON VIEW coverage IS 'What was asked for and what came of it, by topic and generator.';
 
+CREATE OR REPLACE VIEW evaluation_hits AS
+    WITH hits AS (
+        SELECT example_id, regexp_extract(reason, '^decontaminate: (.*) (\S+) row (\d+)$', ['match', 'evaluation_set', 'row']) AS hit
+        FROM verdicts WHERE decided_by = 'filter:decontaminate' AND NOT keep),
+    exams AS (
+        SELECT name, sha256, texts, name AS shown FROM evaluation_sets QUALIFY row_number() OVER (PARTITION BY name ORDER BY checked_at DESC) = 1
+        UNION ALL SELECT name, sha256, texts, name || '@' || sha256[:8] FROM evaluation_sets)
+    SELECT hit.evaluation_set, hit.row::BIGINT AS row, count(*) AS examples, list(DISTINCT hit.match ORDER BY hit.match) AS matches,
+           any_value(texts[hit.row::BIGINT]) AS text, list(example_id ORDER BY example_id) AS example_ids
+    FROM hits LEFT JOIN exams ON shown = hit.evaluation_set GROUP BY ALL ORDER BY examples DESC, 1, 2;
+COMMENT ON VIEW evaluation_hits IS 'Which rows of which evaluation set were found in the data, how they were found, and in which examples.';
+
 CREATE OR REPLACE VIEW costs AS
     SELECT role, model, split_part(prompt, '@', 1) AS prompt, count(*) AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens,
            sum(cached_tokens)::BIGINT AS cached_tokens, sum(completion_tokens)::BIGINT AS completion_tokens,

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from datagen.errors import StoreError
 from datagen.ledger import Ledger, may_be_billed
-from datagen.records import Batch, Example, PlanItem, Request, Response, Verdict, canonical_json, content_hash
+from datagen.records import Batch, EvaluationSet, Example, PlanItem, Request, Response, Vectors, Verdict, canonical_json, content_hash
 
 _SCHEMA = Path(__file__).with_name("schema.sql")
 _TABLES, _VIEWS = _SCHEMA.read_text(encoding="utf-8").split("-- VIEWS\n")
@@ -79,7 +79,8 @@ _COLUMNS: dict[str, dict[str, Any]] = {
         "run_id": "VARCHAR",
     },
     "verdicts": {
-        "example_id": "VARCHAR", "decided_by": "VARCHAR", "keep": "BOOLEAN", "reason": "VARCHAR", "created_at": "TIMESTAMP",
+        "example_id": "VARCHAR", "decided_by": "VARCHAR", "keep": "BOOLEAN", "reason": "VARCHAR", "score": "DOUBLE",
+        "created_at": "TIMESTAMP",
     },
     "groups": {"example_id": "VARCHAR", "group_id": "VARCHAR"},
     "schemas": {"id": "VARCHAR", "schema": "JSON"},
@@ -88,6 +89,7 @@ _COLUMNS: dict[str, dict[str, Any]] = {
         "tokens": "BIGINT", "worst_usd": "DOUBLE", "status": "VARCHAR", "provider_id": "VARCHAR", "error": "VARCHAR",
         "submitted_at": "TIMESTAMP", "run_id": "VARCHAR",
     },
+    "embeddings": {"id": "VARCHAR", "space": "VARCHAR", "model": "VARCHAR", "vector": ["FLOAT"]},
     "batch_requests": {"id": "VARCHAR", "batch_id": "VARCHAR", "request_id": "VARCHAR", "request": "JSON"},
 }  # fmt: skip
 # a role that the recipe fills, by another model
@@ -167,6 +169,18 @@ def _m005_batches(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("COMMENT ON TABLE batch_requests IS 'What each batch asks. An answer becomes a row of calls, a refusal one of failures.'")
 
 
+def _m006_truth(con: duckdb.DuckDBPyConnection) -> None:
+    con.execute("ALTER TABLE verdicts ADD COLUMN IF NOT EXISTS score DOUBLE")
+    con.execute("COMMENT ON COLUMN verdicts.score IS 'What the filter measured, where it measures; kept rows have it too.'")
+    con.execute(
+        "CREATE TABLE IF NOT EXISTS evaluation_sets (name VARCHAR, sha256 VARCHAR, path VARCHAR, texts VARCHAR[], threshold DOUBLE, "
+        "ngram INTEGER, checked_at TIMESTAMP)"
+    )
+    con.execute("CREATE TABLE IF NOT EXISTS embeddings (id VARCHAR, space VARCHAR, model VARCHAR, vector FLOAT[])")
+    con.execute("COMMENT ON TABLE embeddings IS 'Vectors of prompts, by a hash of the text and of the model with its parameters.'")
+    con.execute("COMMENT ON TABLE evaluation_sets IS 'Every evaluation set that data was ever checked against here, with its texts.'")
+
+
 # Each entry takes a store from version n to n + 1. Paid data is migrated, never cleared.
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _m001_tables,
@@ -174,6 +188,7 @@ MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _m003_money,
     _m004_seen_texts,
     _m005_batches,
+    _m006_truth,
 ]
 
 
@@ -475,7 +490,7 @@ class Store:
         return self.query(
             "FROM (SELECT DISTINCT role, model, params->>'api_base' AS api_base FROM calls "
             "WHERE id IN (SELECT unnest(calls) FROM accepted) OR (role = 'judge' AND item_id IN (SELECT item_id FROM accepted))) "
-            "ORDER BY list_position(['teacher', 'weak', 'judge'], role), model, api_base"
+            "ORDER BY list_position(['teacher', 'weak', 'judge', 'second'], role), model, api_base"
         )
 
     def terms_of_runs(self) -> list[list[Row]]:
@@ -601,9 +616,47 @@ class Store:
         return [
             Verdict(**row)
             for row in self.query(
-                'SELECT example_id, decided_by AS "by", keep, reason FROM verdicts ORDER BY created_at, example_id, decided_by'
+                'SELECT example_id, decided_by AS "by", keep, reason, score FROM verdicts ORDER BY created_at, example_id, decided_by'
             )
         ]
+
+    def embedded(self, space: str) -> frozenset[str]:
+        """The ids of the texts that have an embedding in a space (records.embedding_space)."""
+        return frozenset(row["id"] for row in self.query("SELECT id FROM embeddings WHERE space = ?", [space]))
+
+    def vectors(self, space: str) -> Vectors:
+        """All embeddings of a space. Raises StoreError where they differ in length: one model gave them under one name."""
+        with self._connect(read_only=True) as con:
+            ids = con.execute("SELECT id, len(vector) AS size FROM embeddings WHERE space = ? ORDER BY id", [space]).fetchall()
+            sizes = sorted({size for _, size in ids})
+            if len(sizes) > 1:
+                raise StoreError(
+                    f"{self.path}: embeddings of one model have {' and '.join(map(str, sizes))} numbers. Name the model anew in the recipe."
+                )
+            numbers = con.execute(
+                "SELECT unnest(vector) AS number FROM (SELECT vector FROM embeddings WHERE space = ? ORDER BY id)", [space]
+            ).fetchnumpy()["number"]
+        matrix = np.asarray(numbers, dtype=np.float32).reshape(len(ids), sizes[0] if sizes else 0)
+        return Vectors({id: row for row, (id, _) in enumerate(ids)}, matrix)
+
+    def exams(self, named: Sequence[EvaluationSet], retired: Iterable[str] = ()) -> tuple[EvaluationSet, ...]:
+        """What data must be kept clear of, by name: the sets that are named, and all that it was ever checked against here.
+
+        A set that was checked once stays an exam when it is no longer named, unless its name is `retired`. An earlier version
+        of a named set has a name of its own: name@sha256[:8].
+        """
+        names, current = {found.name for found in named}, {(found.name, found.sha256) for found in named}
+        earlier = [
+            EvaluationSet(**{**row, "labels": (None,) * len(row["texts"])})
+            for row in self.query("SELECT name, sha256, path, texts, threshold, ngram FROM evaluation_sets ORDER BY name, checked_at DESC")
+            if row["name"] not in set(retired) and (row["name"], row["sha256"]) not in current
+        ]
+        kept = list(named)
+        for found in earlier:
+            name = f"{found.name}@{found.sha256[:8]}" if found.name in names else found.name
+            names.add(found.name)
+            kept.append(found.model_copy(update={"name": name}))
+        return tuple(sorted(kept, key=lambda found: found.name))
 
     def copy(self, select: str, path: Path, format: Literal["parquet", "json"], params: Sequence[Any] = ()) -> None:
         """Write the rows of a SELECT to a Parquet or JSON-lines file."""
@@ -848,6 +901,15 @@ class Store:
         self.ledger.settle(response.request_id, response.cost_usd)
         self._sent.pop(response.request_id, None)
 
+    def add_embeddings(self, space: str, model: str, ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
+        """Journal the embeddings of texts, one row of `vectors` for each id. On disk when this returns."""
+        lines = []
+        for id, vector in zip(ids, vectors.tolist(), strict=True):
+            numbers = ",".join(f"{number:.9g}" for number in vector)  # nine digits hold a 32-bit number whole
+            text = f'{{"id":"{id}","space":"{space}","model":{canonical_json(model)},"vector":[{numbers}]}}'
+            lines.append(("embeddings", _Line(id, text.encode())))
+        self._append_lines(lines)
+
     def _schema_id(self, schema: Mapping[str, Any] | None) -> str | None:
         """The id of a schema, which is stored once for all calls that carry it."""
         if schema is None:
@@ -965,6 +1027,31 @@ class Store:
                     con, "groups", {"example_id": _objects(sorted(groups)), "group_id": _objects(groups[e] for e in sorted(groups))}
                 )
                 con.execute("COMMIT")
+
+    def remember_exams(self, sets: Sequence[EvaluationSet]) -> None:
+        """Keep evaluation sets with their texts, so that data is kept clear of them for ever."""
+        if not sets:
+            return
+        columns = {
+            "name": _objects(found.name for found in sets), "sha256": _objects(found.sha256 for found in sets),
+            "path": _objects(found.path for found in sets),
+            "threshold": np.array([found.threshold for found in sets], dtype=np.float64),
+            "ngram": np.array([found.ngram for found in sets], dtype=np.int32),
+        }  # fmt: skip
+        with self.writing(), self._connect(read_only=False) as con:
+            con.execute("BEGIN")
+            with _table(con, columns) as name:
+                con.execute(f"DELETE FROM evaluation_sets WHERE (name, sha256) IN (SELECT (name, sha256) FROM {name})")
+                con.execute(
+                    f"INSERT INTO evaluation_sets SELECT name, sha256, path, NULL, threshold, ngram, ? FROM {name}",
+                    [_now()],
+                )
+            for found in sets:
+                con.execute(
+                    "UPDATE evaluation_sets SET texts = from_json(?, '[\"VARCHAR\"]') WHERE name = ? AND sha256 = ?",
+                    [json.dumps(found.texts), found.name, found.sha256],
+                )
+            con.execute("COMMIT")
 
     @contextmanager
     def seen_texts(self) -> Iterator[SeenTexts]:
@@ -1171,6 +1258,7 @@ def _append_verdicts(con: duckdb.DuckDBPyConnection, verdicts: Sequence[Verdict]
         columns = {
             "example_id": _objects([v.example_id for v in verdicts]), "decided_by": _objects([v.by for v in verdicts]),
             "keep": np.array([v.keep for v in verdicts], dtype=bool), "reason": _objects([v.reason for v in verdicts]),
+            "score": np.array([v.score for v in verdicts], dtype=np.float64),
             "created_at": np.full(len(verdicts), np.datetime64(_now(), "us")),
         }  # fmt: skip
         _append_columns(con, "verdicts", columns)

@@ -1,5 +1,6 @@
 """A domain's taxonomy: YAML to topics, dimensions, adversarial kinds, facts and policy; says file, path and field when it refuses."""
 
+import ast
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from datagen.errors import ConfigError
 from datagen.json_schema import check
+from datagen.lines import read_table
 from datagen.policy import Fact, Rule
-from datagen.records import AdversarialKind, Record, Rubric, Task, Topic
+from datagen.records import AdversarialKind, JsonSchema, Python, Record, Regex, Rubric, Sql, Task, Topic, Verifier
 from datagen.yaml_file import read_yaml, validate
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -116,7 +118,53 @@ def load_taxonomy(path: Path) -> tuple[Taxonomy, str]:
     """
     taxonomy = validate(Taxonomy, read_yaml(path), path)
     _check(taxonomy, path)
+    if taxonomy.task.verify:
+        verify = tuple(_prepared(verifier, path, f"task.verify.{index}") for index, verifier in enumerate(taxonomy.task.verify))
+        taxonomy = taxonomy.model_copy(update={"task": taxonomy.task.model_copy(update={"verify": verify})})
+        for index, verifier in enumerate(verify):
+            if isinstance(verifier, Sql) and verifier.dimension is not None and verifier.dimension not in taxonomy.dimensions:
+                known = ", ".join(taxonomy.dimensions) or "none"
+                raise ConfigError(f"{path}: task.verify.{index}.dimension is {verifier.dimension!r}; the dimensions are: {known}.")
     return taxonomy, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _prepared(verifier: Verifier, path: Path, where: str) -> Verifier:
+    """The verifier with its files found beside the taxonomy and its known answers read; ConfigError for one that cannot work."""
+    if verifier.truth is not None and verifier.truth.path is not None:
+        file = _beside(path, verifier.truth.path, f"{where}.truth.path")
+        known = {**verifier.truth.known, **read_table(file, verifier.truth.input, verifier.truth.answer)}
+        verifier = verifier.model_copy(update={"truth": verifier.truth.model_copy(update={"known": known})})
+    if isinstance(verifier, Python):
+        name, _, function = verifier.python.rpartition(":")
+        file = _beside(path, name, f"{where}.python")
+        _check_function(file, function, f"{path}: {where}.python")
+        return verifier.model_copy(update={"python": f"{file}:{function}"})
+    if isinstance(verifier, (Regex, JsonSchema, Sql)):
+        from datagen.filters.worker import load  # DuckDB and jsonschema only where they are asked for
+
+        try:
+            load(verifier.model_dump(mode="json"))
+        except Exception as error:  # the pattern's, the schema's or DuckDB's own words for what is wrong
+            raise ConfigError(f"{path}: {where} ({verifier.check}) cannot work: {str(error).partition(chr(10))[0]}. Mend it.") from error
+    return verifier
+
+
+def _beside(path: Path, name: str, where: str) -> Path:
+    for base in (path.parent, Path.cwd()):
+        if (base / name).is_file():
+            return (base / name).resolve()
+    raise ConfigError(f"{path}: {where} is {name!r}, which is not there (looked beside the taxonomy and in the working folder).")
+
+
+def _check_function(file: Path, name: str, where: str) -> None:
+    """Whether a Python file can be read and defines the function at its top; nothing of it is run."""
+    try:
+        body = ast.parse(file.read_bytes(), str(file)).body
+    except (OSError, SyntaxError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: {file} cannot be read as Python ({error}). Mend it.") from error
+    defined = [node.name for node in body if isinstance(node, ast.FunctionDef)]
+    if name not in defined:
+        raise ConfigError(f"{where}: {file} defines no function {name!r}; it defines: {', '.join(defined) or 'none'}.")
 
 
 def _check(taxonomy: Taxonomy, path: Path) -> None:

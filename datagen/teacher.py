@@ -7,11 +7,14 @@ whose cost nobody can tell is not run.
 
 import asyncio
 import atexit
+import base64
 import gc
 import math
 import os
+import sys
 import time
 import warnings
+from array import array
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import version
@@ -153,7 +156,8 @@ class Teacher:
         self._lines: dict[str, _Line] = {}
         for role, config in roles.items():
             where = f"teachers.{role}"
-            direct_lane = config.lane == "auto" and direct.speaks(config.model, config.params)
+            embeds = role == "embedding"
+            direct_lane = not embeds and config.lane == "auto" and direct.speaks(config.model, config.params)
             bases = direct.endpoints(config.model, config, where) if direct_lane else _litellm_endpoints(config, where)
             key = config.model, bases
             if key not in shared:
@@ -162,7 +166,7 @@ class Teacher:
                 shared[key] = Pool(paces), Breaker()
             self._lines[role] = _Line(
                 config,
-                DirectLane(config.model, config) if direct_lane else _LitellmLane(config, side_file),
+                DirectLane(config.model, config) if direct_lane else (_EmbeddingLane if embeds else _LitellmLane)(config, side_file),
                 *shared[key],
                 _prices(config, where, direct_lane),
                 _how(config, direct_lane),
@@ -342,6 +346,39 @@ class _LitellmLane:
             provider, _, name = self._config.model.partition("/")
             entry = {**cost, "litellm_provider": provider, "mode": "chat"}
             litellm.register_model({model: entry for model in (self._config.model, name) if prices.entry(model) is None})
+
+
+class _EmbeddingLane(_LitellmLane):
+    """Vectors of texts by litellm. The reply's text is base64 of their 32-bit numbers, little-endian, in the order of the messages."""
+
+    async def call(self, request: Request, base: str, extra: Mapping[str, Any]) -> Reply:
+        """One try. Raises CallFailed."""
+        named: dict[str, Any] = {"api_base": base} if base else {}
+        try:
+            answer = await _litellm().aembedding(
+                model=request.model,
+                input=[message.content for message in request.messages],
+                timeout=self._config.timeout_s,
+                encoding_format="float",
+                num_retries=0,
+                max_retries=0,
+                **{**request.params, **self._config.secret_params(), **named},
+            )
+        except Exception as error:
+            failed = _translated(error)
+            if failed is None:  # not the provider's: a bug
+                raise
+            raise failed from error
+        rows = sorted(answer.data, key=lambda row: row["index"])
+        numbers = array("f", [number for row in rows for number in row["embedding"]])
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        used = answer.usage
+        return Reply(
+            text=base64.b64encode(numbers.tobytes()).decode(), reasoning=None, finish_reason="stop",
+            prompt_tokens=used.prompt_tokens if used else 0, completion_tokens=0, cached_tokens=0, written_tokens=0,
+            usage_known=bool(used and used.prompt_tokens), headers={},
+        )  # fmt: skip
 
 
 def _marked_messages(request: Request, cached_from: int | None) -> list[dict[str, Any]]:

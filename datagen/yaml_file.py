@@ -46,6 +46,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(f"{path}:{line}: holds the character U+{error.character:04X}, which no YAML file may. Take it out.") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        what = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise ConfigError(f"{path}: not valid YAML: {what}. Mend it and run again.") from error
     if data is None:
         raise ConfigError(f"{path}: is empty. Give the path of a YAML file that says something.")
     if not isinstance(data, dict):

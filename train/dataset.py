@@ -102,6 +102,7 @@ class Manifest(NamedTuple):
                 f"{path}: decontamination.passed is {clean!r}: rows of an evaluation set may be in the training data. "
                 "Run `python -m datagen curate` and export again."
             )
+        _check_exams(files, raw["decontamination"].get("sets"), path)
         _check_terms(raw.get("teachers"), path)
         for name, entry in sorted(files.items()):
             _verify(directory / name, entry, path)
@@ -241,6 +242,17 @@ def take(rows: list[Row], count: int, seed: int) -> list[Row]:
 
 def _by_id(record: Row | Pair) -> str:
     return record.id
+
+
+def _check_exams(files: Mapping[str, object], checked: object, manifest: Path) -> None:
+    """Every evaluation set beside the data is one that the data was checked against."""
+    names = {entry.get("name") for entry in checked if isinstance(entry, Mapping)} if isinstance(checked, list) else set()
+    for file in sorted(name for name in files if name.startswith("evaluation/")):
+        if Path(file).stem not in names:
+            raise DataError(
+                f"{manifest}: holds {file}, but decontamination.sets does not say that the data was checked against it. "
+                "Run `python -m datagen curate` and export again."
+            )
 
 
 def _check_terms(teachers: object, manifest: Path) -> None:

@@ -10,13 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from datagen.filters.context import DEFAULTS, FilterContext
 from datagen.filters.decontaminate import decontaminate
 from datagen.filters.dedup import duplicate, near_duplicate
+from datagen.filters.label_noise import label_noise
 from datagen.filters.language import language
 from datagen.filters.privacy import pii
 from datagen.filters.residue import leak, placeholder, repetition, truncated
-from datagen.filters.scores import judge
+from datagen.filters.scores import agreement, judge
+from datagen.filters.semantic import semantic_duplicate
 from datagen.filters.style import style
 from datagen.filters.text import length, refusal, schema
 from datagen.filters.truth import preference, truth
+from datagen.filters.verify import verify
 from datagen.records import Example, Verdict
 
 ExampleFilter = Callable[[Example, FilterContext], str | None]
@@ -35,11 +38,18 @@ EXAMPLE_FILTERS: Mapping[str, ExampleFilter] = {
     "truth": truth,
     "preference": preference,
     "judge": judge,
+    "agreement": agreement,
 }
 
-# The gate runs over all examples; the others over what every filter before them kept.
-GATES: Mapping[str, SetFilter] = {"decontaminate": decontaminate}
-SET_FILTERS: Mapping[str, SetFilter] = {"style": style, "duplicate": duplicate, "near_duplicate": near_duplicate}
+# Gates look at each of all examples by itself, many at once; set filters at what every filter before them kept, together.
+GATES: Mapping[str, SetFilter] = {"decontaminate": decontaminate, "verify": verify}
+SET_FILTERS: Mapping[str, SetFilter] = {
+    "style": style,
+    "duplicate": duplicate,
+    "near_duplicate": near_duplicate,
+    "semantic_duplicate": semantic_duplicate,
+    "label_noise": label_noise,
+}
 
 __all__ = [
     "DEFAULTS", "EXAMPLE_FILTERS", "GATES", "SET_FILTERS", "ExampleFilter", "FilterContext", "SetFilter",

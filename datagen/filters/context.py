@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from datagen.filters.similarity import words
 from datagen.json_schema import violation
 from datagen.policy import Fact, Rule
-from datagen.records import EvaluationSet, Rubric, Task
+from datagen.records import EvaluationSet, Rubric, Task, Vectors
 
 # Every setting that a recipe may give under `filters:`, with its default. A filter without settings has an empty mapping.
 DEFAULTS: Mapping[str, Mapping[str, float]] = {
@@ -29,10 +29,14 @@ DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "truncated": {},
     "truth": {},
     "preference": {"min_margin": 0.0},
+    "verify": {},
     "judge": {"min": 4.0, "min_input": 3.0, "min_mean": 0.0},
+    "agreement": {"min": 0.3},
     "style": {"max_z": 0.0, "least": 20},
     "duplicate": {},
     "near_duplicate": {"threshold": 0.8},
+    "semantic_duplicate": {"threshold": 0.95},
+    "label_noise": {"lead": 1.0},
 }  # fmt: skip
 
 
@@ -56,6 +60,8 @@ class FilterContext:
     pinned     ids of examples that a person accepted: between near-duplicates these survive
     prompts    name of each prompt file -> the texts in it that are the same in every question
     rubric     what the judge scored; None: `answer` and `input`
+    embedding  the space of embeddings that the recipe asks for (records.embedding_space); `vectors` are those that there are
+    retired    evaluation sets of earlier runs that the recipe names no more and says so
     """
 
     task: Task
@@ -67,6 +73,9 @@ class FilterContext:
     pinned: frozenset[str] = frozenset()
     prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rubric: Rubric | None = None
+    retired: frozenset[str] = frozenset()
+    embedding: str | None = None
+    vectors: Vectors | None = None
 
     def setting(self, filter_name: str, name: str) -> float:
         """A filter's setting: the recipe's, or else the default."""

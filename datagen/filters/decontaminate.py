@@ -4,16 +4,19 @@ An example hits a row of an evaluation set when, case and punctuation aside,
 - their texts are the same, or have a Jaccard similarity >= `threshold` (similarity.py), or
 - they share a run of 13 words, where the row has that many; a run of 8, where it has 8 to 12; or the example holds the
   whole row, where that has 4 to 7. A row of up to 3 words counts only as a whole text: its words occur in honest text.
-Inputs are checked, and completions too where the task's answers are free text.
+  Threshold and run are a set's own, where the recipe gives it some.
+Whatever a student may learn is checked: each turn of the prompt, the turns as one text, completion, rejected answer, reasoning; of an
+answer that is data the texts of 4 words or more in it.
 
 It runs over every current example, whatever other filters say, because a person may accept what they dropped. A kept
 example's verdict names the sets that it was checked against: that is the pass which an export asks for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datagen.filters.context import FilterContext
 from datagen.filters.dedup import asked
@@ -21,13 +24,13 @@ from datagen.filters.near import Twins, nearest
 from datagen.filters.similarity import hash_words, normalise, sketch, windows
 from datagen.records import EvaluationSet, Example, Verdict
 
-_LONG, _MEDIUM, _LEAST = 13, 8, 4
+_MEDIUM, _LEAST = 8, 4
 
 
 class _Row(NamedTuple):
-    """Where an exam's text stands: the set's name, and the row counted from 1."""
+    """Where an exam's text stands: the set, and the row counted from 1."""
 
-    name: str
+    exam: EvaluationSet
     number: int
 
 
@@ -44,12 +47,12 @@ def decontaminate(examples: Sequence[Example], context: FilterContext) -> list[V
     rows: list[_Row] = []
     for evaluation_set in sorted(context.evaluation_sets, key=lambda found: found.name):
         exam += evaluation_set.texts
-        rows += [_Row(evaluation_set.name, number) for number in range(1, len(evaluation_set.texts) + 1)]
+        rows += [_Row(evaluation_set, number) for number in range(1, len(evaluation_set.texts) + 1)]
     texts: list[str] = []
     owners: list[str] = []
     ids = [example.id for example in examples]
     for example_id, example in zip(ids, examples, strict=True):
-        checked = [asked(example)] if context.task.output_schema is not None else [asked(example), example.completion]
+        checked = list(dict.fromkeys(_learned(example, data=context.task.output_schema is not None)))
         texts += checked
         owners += [example_id] * len(checked)
     reasons: dict[str, str] = {}
@@ -63,10 +66,42 @@ def decontaminate(examples: Sequence[Example], context: FilterContext) -> list[V
     ]
 
 
+def _learned(example: Example, *, data: bool) -> Iterator[str]:
+    """Every text of an example that a student may learn from."""
+    yield asked(example)
+    turns = [message.content for message in example.prompt if message.role != "system"]
+    if len(turns) > 1:
+        yield from turns
+    if example.answer is None or not data:
+        yield example.completion
+    else:
+        yield from (text for text in _texts(example.answer) if text.count(" ") >= _LEAST - 1)
+    for text in (example.rejected, example.reasoning):
+        if text:
+            yield text
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _texts(inner)
+
+
 def checked_against(evaluation_sets: Sequence[EvaluationSet]) -> str:
-    """What a kept example's verdict says: names and hashes of the sets."""
-    names = ", ".join(f"{found.name}@{found.sha256[:12]}" for found in sorted(evaluation_sets, key=lambda s: s.name))
+    """What a kept example's verdict says: names and hashes of the sets, and how they were compared where the recipe says so."""
+    names = ", ".join(found.name + _how(found) for found in sorted(evaluation_sets, key=lambda s: s.name))
     return f"checked: {names or 'no evaluation set'}"
+
+
+def _how(found: EvaluationSet) -> str:
+    own = [f"threshold {found.threshold:g}"] if found.threshold is not None else []
+    own += [f"ngram {found.ngram}"] if found.ngram != EvaluationSet.model_fields["ngram"].default else []
+    return f"@{found.sha256[:12]}" + (f" ({', '.join(own)})" if own else "")
 
 
 def _hits(texts: Sequence[str], exam: Sequence[str], rows: Sequence[_Row], threshold: float) -> list[str | None]:
@@ -76,8 +111,8 @@ def _hits(texts: Sequence[str], exam: Sequence[str], rows: Sequence[_Row], thres
         if normalise(text):
             exact.setdefault(normalise(text), position)
     same = [exact.get(normalise(text), -1) for text in texts]
-    runs = _shared_runs(texts, exam)
-    twins = nearest(sketch(texts), sketch(exam), threshold) if exam else Twins.none(len(texts))
+    runs = _shared_runs(texts, exam, rows)
+    twins = _twins(texts, exam, np.array([threshold if row.exam.threshold is None else row.exam.threshold for row in rows]))
     found: list[str | None] = []
     for position, run, twin, similarity in zip(same, runs, twins.position.tolist(), twins.similarity.tolist(), strict=True):
         if position >= 0:
@@ -89,12 +124,24 @@ def _hits(texts: Sequence[str], exam: Sequence[str], rows: Sequence[_Row], thres
     return found
 
 
-def _shared_runs(texts: Sequence[str], exam: Sequence[str]) -> list[_Run | None]:
+def _twins(texts: Sequence[str], exam: Sequence[str], thresholds: NDArray[np.float64]) -> Twins:
+    """For each text its nearest twin among the rows, each of which has a threshold of its own."""
+    twins, sketches = Twins.none(len(texts)), sketch(texts)
+    for threshold in np.unique(thresholds).tolist():
+        places = np.flatnonzero(thresholds == threshold)
+        near = nearest(sketches, sketch([exam[place] for place in places.tolist()]), threshold)
+        hits = np.flatnonzero(near.position >= 0)
+        twins.offer(hits, places[near.position[hits]], near.similarity[hits])
+    return twins
+
+
+def _shared_runs(texts: Sequence[str], exam: Sequence[str], rows: Sequence[_Row]) -> list[_Run | None]:
     """For each text the longest kind of run that it shares with a row of an exam, at its first place."""
     found: list[_Run | None] = [None] * len(texts)
     exam_words = hash_words(exam)
     counts = exam_words.sizes
-    lengths = np.where(counts >= _LONG, _LONG, np.where(counts >= _MEDIUM, _MEDIUM, np.where(counts >= _LEAST, counts, 0)))
+    longest = np.array([row.exam.ngram for row in rows], dtype=np.int64)
+    lengths = np.where(counts >= longest, longest, np.where(counts >= _MEDIUM, _MEDIUM, np.where(counts >= _LEAST, counts, 0)))
     text_words = hash_words(texts)
     for n in sorted(set(lengths.tolist()) - {0}):  # a longer run overwrites a shorter one
         askers = np.flatnonzero(lengths == n)
@@ -110,4 +157,4 @@ def _shared_runs(texts: Sequence[str], exam: Sequence[str]) -> list[_Run | None]
 
 
 def _reason(match: str, row: _Row) -> str:
-    return f"decontaminate: {match} {row.name} row {row.number}"
+    return f"decontaminate: {match} {row.exam.name} row {row.number}"

@@ -1,4 +1,4 @@
-"""The filter on what a judge measured. It never asks: scores were bought in `generate` and are stored with the example."""
+"""The filters on what a judge and a second teacher measured. They never ask: scores were bought in `generate` and are stored."""
 
 from datagen.filters.context import FilterContext
 from datagen.records import Example, Rubric
@@ -36,3 +36,9 @@ def _by_rubric(example: Example, rubric: Rubric, context: FilterContext) -> str 
     mean = sum(score * weights[name] for name, score in known.items()) / sum(weights.values())
     least = context.setting("judge", "min_mean")
     return f"judge_mean: scored {mean:.2f} on average, at least {least:g}" if mean < least else None
+
+
+def agreement(example: Example, context: FilterContext) -> str | None:
+    """A second teacher's answer agrees by `min` or more (0 to 1). An example that no second teacher answered passes."""
+    value, least = example.scores.get("agreement"), context.setting("agreement", "min")
+    return f"agreement: {value:g} with the second teacher, at least {least:g}" if value is not None and value < least else None

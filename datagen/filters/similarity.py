@@ -125,6 +125,13 @@ def hash_words(texts: Sequence[str]) -> Lists:
     return Lists.join([_hash_words(texts[start : start + _CHUNK]) for start in range(0, len(texts), _CHUNK)])
 
 
+def hash_characters(texts: Sequence[str]) -> Lists:
+    """The characters of every text, normalised, as 64-bit hashes, in order."""
+    folded = [normalise(text) for text in texts]
+    codes = np.frombuffer("".join(folded).encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
+    return Lists(_mix(codes), _starts(np.array([len(text) for text in folded], dtype=np.int64)))
+
+
 def _hash_words(texts: Sequence[str]) -> Lists:
     folded = [text if text.isascii() else " ".join(words(text)) for text in texts]
     encoded = "\0".join(folded).encode("utf-8", "surrogatepass")

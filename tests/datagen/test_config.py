@@ -85,13 +85,27 @@ def test_a_variable_that_is_not_set_is_refused(tmp_path: Path) -> None:
         ('{"text": "a"}\n{"text": ', ":2: not valid JSON"),
         ('{"txt": "a"}', ":1: has no text field 'text' \\(it has: txt\\)"),
         ("", "has no rows"),
+        ("text,label\na,b\n", "is not JSON lines \\(begins with 'text,label"),
+        ('{\n "text": "a"}', "is not JSON lines \\(a JSON document over several lines"),
+        ('[{"text": "a"}]', ":1: has no text field 'text' \\(it has: a JSON list"),
+        ("{" + '"a":[' * 100_000, ":1: not valid JSON"),
+        (b'{"text": "a"}\n{"text": "caf\xe9"}\n', ":2: is not UTF-8 \\(byte 0xe9 at 14"),
+        (b"PAR1\x15\x04", "is a Parquet file"),
+        ('{"text": "half \\ud83d"}', ":1: holds NUL or half of a surrogate pair"),
     ],
 )
-def test_a_wrong_text_file_is_refused_with_its_line(tmp_path: Path, content: str, message: str) -> None:
+def test_a_wrong_text_file_is_refused_with_its_line(tmp_path: Path, content: str | bytes, message: str) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text(content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ConfigError, match=message):
         read_texts(path, TextFile(path=str(path)))
+
+
+def test_a_line_ends_where_the_line_ends_and_not_at_a_sign_inside_a_text(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(b"\xef\xbb\xbf" + '{"text": "one\u2028line"}\r\n\n{"text": "b"}'.encode())
+    assert read_texts(tmp_path / "rows.jsonl", TextFile(path="")) == [("one\u2028line", None), ("b", None)]
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_texts(tmp_path, TextFile(path=""))
 
 
 def test_unknown_labels_of_an_evaluation_set_are_dropped_or_abstained_from(tmp_path: Path) -> None:

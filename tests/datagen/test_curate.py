@@ -13,6 +13,7 @@ from datagen.filters import EXAMPLE_FILTERS, GATES, SET_FILTERS
 from datagen.records import Criterion, Example, Rubric, Verdict
 from datagen.store import Store
 
+ASKED_FOR = {"verify", "semantic_duplicate", "label_noise", "style"}  # say nothing unless taxonomy or recipe ask
 LONG = "I ordered a new debit card two weeks ago and it has still not come to my house in Leeds"
 
 
@@ -27,8 +28,8 @@ def test_every_filter_gives_each_example_that_it_saw_one_verdict(bank_store, ban
     verdicts = store.verdicts()
     assert len({(v.example_id, v.by) for v in verdicts}) == len(verdicts)
     seen = {example.id: {v.by.removeprefix("filter:") for v in verdicts if v.example_id == example.id} for example in examples}
-    assert seen[examples[0].id] == {*GATES, *EXAMPLE_FILTERS, *SET_FILTERS} - {"style"}  # off until a recipe sets its bound
-    assert seen[examples[1].id] == {*GATES, *EXAMPLE_FILTERS}
+    assert seen[examples[0].id] == {*GATES, *EXAMPLE_FILTERS, *SET_FILTERS} - ASKED_FOR
+    assert seen[examples[1].id] == {*GATES, *EXAMPLE_FILTERS} - ASKED_FOR
     assert (report.examples, report.accepted) == (2, 1)
     assert [(r.by, r.kind, r.examples) for r in report.reasons] == [("filter:schema", "invalid_json", 1)]
     assert {f.name: (f.checked, f.dropped) for f in report.filters}["schema"] == (2, 1)
@@ -229,3 +230,34 @@ def test_a_changed_prompt_or_rubric_makes_all_verdicts_anew(bank_store, bank_exa
     assert curate_new(store, replace(bank_context, prompts={"answer": ("Answer with one word and nothing else at all.",)})) is None
     rubric = Rubric(criteria={"tone": Criterion(description="warm")})
     assert curate_new(store, replace(bank_context, rubric=rubric)) is None
+
+
+def test_an_exam_that_was_checked_once_is_checked_for_ever(bank_store, bank_example, bank_context, exam):
+    store = bank_store([bank_example(LONG)])
+    curate(store, replace(bank_context, evaluation_sets=(exam("Something else entirely", name="kept"),)))
+    assert accepted(store)
+    curate(store, replace(bank_context, evaluation_sets=(exam("Another thing", LONG, name="dropped"),)))
+    assert not accepted(store)
+    curate(store, bank_context)
+    assert not accepted(store)
+    assert store.query("SELECT evaluation_set, row, examples, matches, text FROM evaluation_hits") == [
+        {"evaluation_set": "dropped", "row": 2, "examples": 1, "matches": ["the same as"], "text": LONG}
+    ]
+    assert [found.name for found in store.exams(())] == ["dropped", "kept"]
+    curate(store, replace(bank_context, retired=frozenset({"dropped"})))
+    assert accepted(store)
+    assert curate_new(store, bank_context) is None  # the ground is another
+
+
+def test_an_exam_that_was_edited_is_checked_as_it_was_too(bank_store, bank_example, bank_context, exam):
+    store = bank_store([bank_example(LONG)])
+    old = exam(LONG).model_copy(update={"threshold": 0.7})
+    new = exam("Quite another question", "and one more")
+    curate(store, replace(bank_context, evaluation_sets=(old,)))
+    curate(store, replace(bank_context, evaluation_sets=(new,)))
+    assert not accepted(store)
+    earlier = old.model_copy(update={"name": f"exam@{old.sha256[:8]}"})
+    assert store.exams((new,)) == (new, earlier)
+    assert store.query("SELECT evaluation_set, text FROM evaluation_hits") == [{"evaluation_set": earlier.name, "text": LONG}]
+    curate(store, replace(bank_context, evaluation_sets=(new,), retired=frozenset({"exam"})))
+    assert accepted(store)

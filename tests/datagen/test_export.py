@@ -89,7 +89,8 @@ def test_the_manifest_gives_each_files_rows_and_hash_and_the_facts_of_the_task(b
         assert hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest() == entry["sha256"]
     assert manifest["task"]["output"] == "json"
     assert manifest["task"]["labels"] == ["card_arrival", "lost_card", "refund", "out_of_scope"]
-    assert manifest["decontamination"] == {"passed": True, "sets": [{"name": "geo", "rows": 1, "dropped": 0, "sha256": f"{1:064x}"}]}
+    checked = {"name": "geo", "rows": 1, "dropped": 0, "rows_hit": {}, "named": True, "sha256": f"{1:064x}"}
+    assert manifest["decontamination"] == {"passed": True, "sets": [checked], "retired": {}}
     data = manifest["data"]
     assert data["examples"] == data["accepted"] + data["rejected"]
     topic = data["topics"][0]
@@ -250,3 +251,18 @@ def test_rows_carry_the_dimensions_that_were_drawn_for_them(bank_store, bank_exa
     curate(store, bank_context)
     export(store, tmp_path / "out", **{**given, "split": {"validation": 0.0, "test": 0.0}})
     assert json.loads(read(tmp_path / "out" / "sft" / "train.parquet")[0]["dimensions"]) == {"difficulty": "hard"}
+
+
+def test_an_exam_that_the_recipe_dropped_still_guards_the_export(bank, tmp_path, exam, bank_context):
+    store, given = bank(sets=[exam("What is the capital of France?", name="geo")])
+    curate(store, bank_context)
+    manifest = export(store, tmp_path / "out", **{**given, "evaluation_sets": ()})
+    assert [(found["name"], found["named"]) for found in manifest["decontamination"]["sets"]] == [("geo", False)]
+    assert not any(name.startswith("evaluation/") for name in manifest["files"])
+    said = {"geo": {"decision": "its rows are public now", "by": "ana"}}
+    with pytest.raises(ConfigError, match="were not checked against the evaluation sets of the recipe and of earlier runs"):
+        export(store, tmp_path / "out", **{**given, "evaluation_sets": (), "retired": said})
+    curate(store, replace(bank_context, retired=frozenset(said)))
+    manifest = export(store, tmp_path / "out", **{**given, "evaluation_sets": (), "retired": said})
+    assert manifest["decontamination"] == {"passed": True, "sets": [], "retired": said}
+    assert "Retired, and not checked any more: geo, by ana: its rows are public now" in (tmp_path / "out" / "README.md").read_text()

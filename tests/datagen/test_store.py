@@ -366,3 +366,17 @@ def test_a_store_from_before_batches_gets_room_for_batches_and_keeps_its_rows(st
     with again.writing():
         again.unsent("b")
     assert Store(store.path).ledger.open_usd == 0
+
+
+def test_a_store_from_before_exams_were_remembered_gains_the_table_and_keeps_its_verdicts(store: Store) -> None:
+    examples = fill(store, 2)
+    store.replace_filter_verdicts([Verdict(example_id=examples[0].id, by="filter:length", keep=True)], {})
+    with duckdb.connect(str(store.path)) as con:
+        con.execute("DROP TABLE evaluation_sets")
+        con.execute("ALTER TABLE verdicts DROP COLUMN score")
+        con.execute("UPDATE settings SET value = '5' WHERE name = 'version'")
+    again = Store(store.path)
+    assert again.verdicts() == [Verdict(example_id=examples[0].id, by="filter:length", keep=True)]
+    assert again.exams(()) == ()
+    again.replace_filter_verdicts([Verdict(example_id=examples[0].id, by="filter:x", keep=True, score=0.5)], {})
+    assert [verdict.score for verdict in again.verdicts()] == [0.5]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from datagen.errors import ConfigError
+from datagen.records import Python
 from datagen.taxonomy import Taxonomy, load_taxonomy
 
 TAXONOMIES = Path(__file__).parents[2] / "taxonomies"
@@ -67,3 +68,66 @@ def test_a_file_that_is_a_list_is_refused(tmp_path: Path) -> None:
     path.write_text("- a\n")
     with pytest.raises(ConfigError, match="holds a list"):
         load_taxonomy(path)
+
+
+def verifying(shop_path: Path, verify: str) -> Path:
+    text = shop_path.read_text()
+    assert "  label_field: intent" in text
+    shop_path.write_text(text.replace("  label_field: intent", f"  verify: [{verify}]\n  label_field: intent", 1))
+    return shop_path
+
+
+def test_verifiers_find_their_files_beside_the_taxonomy(shop_path: Path) -> None:
+    (shop_path.parent / "known.csv").write_text("question,answer\nhow many,5\n")
+    (shop_path.parent / "known.jsonl").write_text('{"input": "how many", "answer": [1, 2]}\n')
+    (shop_path.parent / "checks.py").write_text("raise SystemExit\ndef sound(example): ...\n")
+    verify = (
+        "{check: numeric, truth: {path: known.csv, input: question}}, {check: set, truth: {path: known.jsonl, known: {and: [3]}}}, "
+        "{check: python, python: 'checks.py:sound'}, {check: sql, setup: 'CREATE TABLE t(a INT)'}, {check: regex, pattern: x}"
+    )
+    numeric, members, python, *_ = load_taxonomy(verifying(shop_path, verify))[0].task.verify
+    assert numeric.truth is not None
+    assert numeric.truth.known == {"how many": "5"}
+    assert members.truth is not None
+    assert members.truth.known == {"how many": [1, 2], "and": [3]}
+    assert isinstance(python, Python)
+    assert python.python == f"{shop_path.parent / 'checks.py'}:sound"
+
+
+@pytest.mark.parametrize(
+    ("verify", "message"),
+    [
+        ("{check: nothing}", "task.verify.0 is {'check': 'nothing'}"),
+        ("{check: numeric, tolerance: -1}", "tolerance is -1"),
+        ("{check: numeric, truth: {}}", "a truth table needs `path`"),
+        ("{check: equal}", "truth is missing"),
+        ("{check: numeric, truth: {path: no.jsonl}}", "task.verify.0.truth.path is 'no.jsonl', which is not there"),
+        ("{check: numeric, truth: {path: two.jsonl}}", "two.jsonl:2: 'a' has two answers"),
+        ("{check: numeric, truth: {path: two.jsonl, answer: x}}", "two.jsonl:1: needs a text 'input' and 'x' (it has: input, answer)"),
+        ("{check: numeric, truth: {path: bad.csv}}", "bad.csv:2: has another number of cells than the header"),
+        ("{check: numeric, truth: {path: empty.csv}}", "empty.csv: has no rows"),
+        ("{check: numeric, truth: {path: latin.csv}}", "latin.csv: is not UTF-8"),
+        ("{check: numeric, truth: {path: quote.csv}}", "quote.csv: is not CSV"),
+        ("{check: regex, pattern: '('}", "task.verify.0 (regex) cannot work: missing ), unterminated subpattern"),
+        ("{check: json_schema, json_schema: {type: 5}}", "task.verify.0 (json_schema) cannot work: type: 5 is not valid"),
+        ("{check: sql, setup: 'CREATE TABEL t(a)'}", "task.verify.0 (sql) cannot work: Parser Error"),
+        ("{check: sql, setup: {a: ''}}", "`setup` is one script, or a script for each value of `dimension`"),
+        ("{check: sql, dimension: zoo, setup: {a: ''}}", "task.verify.0.dimension is 'zoo'; the dimensions are: "),
+        ("{check: python, python: checks}", "python is 'checks'"),
+        ("{check: python, python: 'no.py:f'}", "task.verify.0.python is 'no.py', which is not there"),
+        ("{check: python, python: 'checks.py:f'}", "checks.py defines no function 'f'; it defines: sound"),
+        ("{check: python, python: 'wrong.py:f'}", "wrong.py cannot be read as Python"),
+    ],
+)
+def test_a_verifier_that_cannot_work_is_refused_before_anybody_is_asked(shop_path: Path, verify: str, message: str) -> None:
+    files = {
+        "two.jsonl": b'{"input": "a", "answer": 1}\n{"input": "a", "answer": 2}\n', "bad.csv": b"input,answer\na,b,c\n",
+        "empty.csv": b"input,answer\n", "latin.csv": b"input,answer\ncaf\xe9,1\n", "quote.csv": b'input,answer\n"a"b,1\n',
+        "checks.py": b"def sound(example): ...\n", "wrong.py": b"def (\n",
+    }  # fmt: skip
+    for name, content in files.items():
+        (shop_path.parent / name).write_bytes(content)
+    with pytest.raises(ConfigError) as error:
+        load_taxonomy(verifying(shop_path, verify))
+    assert message in str(error.value)
+    assert str(shop_path.parent) in str(error.value)

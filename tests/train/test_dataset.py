@@ -84,6 +84,9 @@ def test_missing_data_says_how_to_make_it(tmp_path: Path) -> None:
     [
         ({"format": 2}, "format is 2, this version reads 1"),
         ({"decontamination": {"passed": False}}, r"decontamination\.passed is False"),
+        ({"decontamination": {}}, "not a manifest"),
+        ({"decontamination": {"passed": True}}, r"holds evaluation/real\.parquet, but decontamination\.sets does not say"),
+        ({"decontamination": {"passed": True, "sets": [{"name": "other"}]}}, r"the data was checked against it"),
         ({"task": {"labels": 3}}, "not a manifest"),
         ({"files": 3}, "not a manifest"),
         ({"teachers": []}, "names no teacher"),

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from datagen.filters.decontaminate import decontaminate
+from datagen.filters.decontaminate import checked_against, decontaminate
+from datagen.records import Message
 
 LONG = "I ordered a new debit card two weeks ago and it has still not come to my house in Leeds"
 MEDIUM = "the cash machine kept my card after midnight yesterday"
@@ -62,11 +64,43 @@ def test_a_row_without_words_matches_itself_only(reason):
     assert reason("...", "😀", "") is None
 
 
-def test_completions_of_free_text_are_checked_and_json_ones_are_not(bank_example, bank_context, text_task, exam):
-    example = bank_example("Tell me something", completion=LONG)
+def test_completions_are_checked_and_json_ones_by_the_texts_in_them(bank_example, bank_context, text_task, exam):
+    context = replace(bank_context, evaluation_sets=(exam(LONG, "refund"),))
+    free = bank_example("Tell me something", completion=LONG)
+    assert not decontaminate([free], replace(context, task=text_task))[0].keep
+    quoting = bank_example("Tell me something", {"intent": "refund", "entities": {"what": ["it", LONG]}})
+    assert not decontaminate([quoting], context)[0].keep
+    assert decontaminate([bank_example("Tell me something", label="refund")], context)[0].keep  # a label is the task's own word
+
+
+@pytest.mark.parametrize("where", ["rejected", "reasoning"])
+def test_rejected_answers_and_reasoning_are_checked(bank_example, bank_context, exam, where):
     context = replace(bank_context, evaluation_sets=(exam(LONG),))
-    assert decontaminate([example], context)[0].keep
-    assert not decontaminate([example], replace(context, task=text_task))[0].keep
+    assert not decontaminate([bank_example("Tell me something", **{where: f"Well: {LONG}"})], context)[0].keep
+
+
+def test_every_turn_of_a_conversation_is_checked(bank_example, bank_context, exam):
+    turns = (("system", LONG), ("user", "Is it lost?"), ("assistant", "Where is it now?"), ("user", "At home I think"))
+    prompt = tuple(Message(role=role, content=text) for role, text in turns)
+    for text, kept in (("is it lost", False), ("where is it now", False), ("At home, I think.", False), (LONG, True)):
+        context = replace(bank_context, evaluation_sets=(exam(text),))
+        assert decontaminate([bank_example(prompt=prompt)], context)[0].keep is kept
+
+
+def test_a_set_has_a_threshold_and_a_run_of_its_own(bank_example, bank_context, exam):
+    near = exam("My card still has not arrived yet, where is it?", name="near")
+    example = bank_example("My card has not arrived yet, where is it?")
+    found = decontaminate([example], replace(bank_context, evaluation_sets=(exam("Other words altogether, none of them known"), near)))
+    assert found[0].keep
+    loose = near.model_copy(update={"threshold": 0.5})
+    (found,) = decontaminate([example], replace(bank_context, evaluation_sets=(near.model_copy(update={"name": "also"}), loose)))
+    assert found.reason is not None
+    assert re.fullmatch(r"decontaminate: 0\.\d\d like near row 1", found.reason)
+    (found,) = decontaminate([example], replace(bank_context, evaluation_sets=(near.model_copy(update={"ngram": 6}),)))
+    assert found.reason == "decontaminate: 6 words in a row of near row 1"
+    assert checked_against([loose, near.model_copy(update={"name": "b", "ngram": 6})]) == (
+        "checked: b@000000000000 (ngram 6), near@000000000000 (threshold 0.5)"
+    )
 
 
 def test_a_kept_example_says_what_it_was_checked_against(bank_example, bank_context, exam):
