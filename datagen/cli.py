@@ -16,6 +16,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -29,10 +30,11 @@ from rich.table import Table
 
 from datagen.config import LoadedRecipe, TermsDecision, load_evaluation_sets, load_recipe, load_seeds
 from datagen.errors import ConfigError, RetortError
+from datagen.failures import load_failures, with_failures
 from datagen.ledger import money
 from datagen.plan import count_calls, make_plan
 from datagen.progress import Watch, between
-from datagen.records import EvaluationSet, Example, PlanItem, Task
+from datagen.records import EvaluationSet, Example, Failure, PlanItem, Task
 from datagen.secrets import redact
 from datagen.taxonomy import Taxonomy, load_taxonomy
 from datagen.terms import TeacherTerms, describe, describe_teachers, of_the_data, require_settled
@@ -70,6 +72,7 @@ class Workspace(NamedTuple):
     taxonomy_path: Path
     evaluation_sets: tuple[EvaluationSet, ...]
     store_path: Path
+    failures: tuple[Failure, ...] = ()
 
     @property
     def labels(self) -> dict[str, str]:
@@ -82,9 +85,12 @@ def _open(recipe: Path, store: Path | None, *, teacher: str | None = None, scale
     path = loaded.resolve(loaded.recipe.taxonomy)
     taxonomy, sha256 = load_taxonomy(path)
     sets, notes = load_evaluation_sets(loaded, taxonomy.labels(), taxonomy.task.abstain_label)
-    for note in notes:
+    failures = load_failures(loaded, taxonomy)
+    if loaded.recipe.failures:
+        taxonomy = with_failures(taxonomy, failures.found, loaded.recipe.failures.weight)
+    for note in (*notes, *failures.notes):
         talk.print(f"note: {note}")
-    return Workspace(loaded, taxonomy, sha256, path, sets, store or loaded.store_path())
+    return Workspace(loaded, taxonomy, sha256, path, sets, store or loaded.store_path(), failures.found)
 
 
 def _existing_store(path: Path) -> "Store":
@@ -110,7 +116,10 @@ def _plan(work: Workspace) -> list[PlanItem]:
     seeds = load_seeds(work.loaded, work.labels)
     replace = recipe.seeds.replace if recipe.seeds else False
     mix = {str(name): count for name, count in recipe.mix.items()}
-    return make_plan(work.taxonomy, mix, per_call=recipe.per_call, seed=recipe.seed, seeds=seeds, replace_seeds=replace)
+    return make_plan(
+        work.taxonomy, mix, per_call=recipe.per_call, seed=recipe.seed, seeds=seeds, replace_seeds=replace,
+        several=recipe.several(), failures=work.failures,
+    )  # fmt: skip
 
 
 def _settled(work: Workspace, said: str | None) -> list[TeacherTerms]:
@@ -396,6 +405,7 @@ def _variables(work: Workspace) -> dict[str, Any]:
     return {
         "domain": work.taxonomy.description, "task": work.taxonomy.task, "labels": work.labels, "policy": work.taxonomy.policy_lines(),
         "dimensions": work.taxonomy.dimensions, "kinds": work.taxonomy.adversarial,
+        "truth": replace(_filter_context(work), evaluation_sets=()),
     }  # fmt: skip
 
 
@@ -576,7 +586,8 @@ def _filter_context(work: Workspace) -> Any:
     check_settings(work.loaded.recipe.filters, work.loaded.path)
     return FilterContext(
         task=work.taxonomy.task, labels=work.labels, facts=work.taxonomy.facts, policy=work.taxonomy.policy,
-        evaluation_sets=work.evaluation_sets, settings=work.loaded.recipe.filters,
+        evaluation_sets=work.evaluation_sets, settings=work.loaded.recipe.filters, kinds=work.taxonomy.adversarial,
+        failures=tuple(failure.input for failure in work.failures),
     )  # fmt: skip
 
 

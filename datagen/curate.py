@@ -142,6 +142,8 @@ def mark(context: FilterContext, people: str, judged: str) -> str:
             {name: fact.model_dump(mode="json") for name, fact in context.facts.items()},
             [rule.model_dump(mode="json") for rule in context.policy],
             [(exam.name, exam.sha256) for exam in context.evaluation_sets],
+            {name: kind.model_dump(mode="json") for name, kind in context.kinds.items()},
+            list(context.failures),
             settings,
             people,
         ]

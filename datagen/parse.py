@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from datagen.errors import ParseError
 from datagen.json_schema import violation
+from datagen.records import Task
 
 T = TypeVar("T")
 Parser = Callable[[str], T]
@@ -36,6 +37,13 @@ class Ask(Protocol):
     def output_schema(self) -> Mapping[str, Any] | None:
         """JSON schema of the task's answers; None for free text."""
 
+    @property
+    def task(self) -> Task:
+        """The taxonomy's task."""
+
+    def wrong(self, answer: Any, text: str) -> str | None:
+        """What is known to be wrong in an answer to the input `text`; None where nothing is."""
+
     async def __call__(
         self,
         prompt: str,
@@ -44,6 +52,7 @@ class Ask(Protocol):
         role: str = ...,
         draw: str = ...,
         schema: Mapping[str, Any] | None = ...,
+        temperature: float | None = ...,
         **variables: Any,
     ) -> Answer:
         """Ask a prompt until an answer parses and is of the schema."""

@@ -17,7 +17,7 @@ FLOORS = {
         {"taxonomy", "prompts", "parse", "config", "store", "filters", "offline", "pace", "prices", "wire_schema", "direct"},
         {"teacher", "batch_api", "terms", "plan", "ask", "generators", "judge", "review", "arrivals"},
         {"generate", "curate", "export", "report"},
-        {"forecast", "progress", "batch", "ray_engine"},
+        {"forecast", "progress", "batch", "ray_engine", "failures"},
         {"cli"},
         {"__main__"},
     ],

@@ -7,9 +7,11 @@ A reason begins with its kind and a colon ("label: asked card_arrival, answered 
 
 from collections.abc import Callable, Mapping, Sequence
 
+from datagen.filters.adversarial import adversarial
 from datagen.filters.context import DEFAULTS, FilterContext
 from datagen.filters.decontaminate import decontaminate
 from datagen.filters.dedup import duplicate, near_duplicate
+from datagen.filters.reasoning import reasoning
 from datagen.filters.scores import judge
 from datagen.filters.text import language, length, pii, refusal, schema
 from datagen.filters.truth import preference, truth
@@ -25,6 +27,8 @@ EXAMPLE_FILTERS: Mapping[str, ExampleFilter] = {
     "language": language,
     "pii": pii,
     "truth": truth,
+    "adversarial": adversarial,
+    "reasoning": reasoning,
     "preference": preference,
     "judge": judge,
 }

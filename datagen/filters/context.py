@@ -3,11 +3,13 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from datagen.filters.similarity import Sketches, normalise, sketch
 from datagen.json_schema import violation
 from datagen.policy import Fact, Rule
-from datagen.records import EvaluationSet, Task
+from datagen.records import AdversarialKind, EvaluationSet, Task
 
 # Every setting that a recipe may give under `filters:`, with its default. A filter without settings has an empty mapping.
 DEFAULTS: Mapping[str, Mapping[str, float]] = {
@@ -21,7 +23,9 @@ DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "language": {"min_script_share": 0.7, "min_stop_word_share": 0.1},
     "pii": {},
     "truth": {},
-    "preference": {"min_margin": 0.0},
+    "adversarial": {"max_similarity": 0.8},
+    "reasoning": {"max_chars": 4000, "min_agreement": 0.5},
+    "preference": {"min_margin": 0.0, "max_length_ratio": 0.0, "rejected_valid": 0.0, "rejected_refusal": 0.0},
     "judge": {"min": 4.0, "min_input": 3.0},
     "duplicate": {},
     "near_duplicate": {"threshold": 0.8},
@@ -35,6 +39,8 @@ class FilterContext:
     labels     label -> description; empty for a task without labels
     settings   filter -> setting -> value; what is missing takes its value from DEFAULTS
     pinned     ids of examples that a person accepted: between near-duplicates these survive
+    kinds      adversarial kinds by name
+    failures   inputs that a student got wrong, which are shown to a teacher and must not come back
     """
 
     task: Task
@@ -44,11 +50,23 @@ class FilterContext:
     evaluation_sets: tuple[EvaluationSet, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pinned: frozenset[str] = frozenset()
+    kinds: Mapping[str, AdversarialKind] = field(default_factory=dict)
+    failures: tuple[str, ...] = ()
 
     def setting(self, filter_name: str, name: str) -> float:
         """A filter's setting: the recipe's, or else the default."""
         value = self.settings.get(filter_name, {}).get(name)
         return DEFAULTS[filter_name][name] if value is None else float(value)
+
+    @cached_property
+    def failed_texts(self) -> frozenset[str]:
+        """The failed inputs, without case and punctuation."""
+        return frozenset(map(normalise, self.failures))
+
+    @cached_property
+    def failed_sketches(self) -> Sketches:
+        """The failed inputs, ready to be compared with."""
+        return sketch(self.failures)
 
     def violation(self, answer: object) -> str | None:
         """Where and how `answer` breaks the task's output schema; None when it does not, or when there is no schema."""

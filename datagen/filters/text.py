@@ -58,8 +58,12 @@ _INPUT_REFUSAL = re.compile(
 
 
 def refusal(example: Example, context: FilterContext) -> str | None:
-    """Neither the completion nor the input begins as a model's refusal. A text task's abstention may refuse: it is the right answer."""
-    abstains = example.label is not None and example.label == context.task.abstain_label
+    """Neither the completion nor the input begins as a model's refusal.
+
+    A text task's abstention may refuse, and so may its answer to an input that invites harm: it is the right answer.
+    """
+    kind = context.kinds.get(example.kind or "")
+    abstains = (example.label is not None and example.label == context.task.abstain_label) or (kind is not None and kind.family == "harm")
     for name, text, pattern in (
         ("completion", example.completion, _REFUSAL), ("input", example.input, _INPUT_REFUSAL),
     ):  # fmt: skip
@@ -67,6 +71,12 @@ def refusal(example: Example, context: FilterContext) -> str | None:
         if found and not (name == "completion" and abstains and context.task.output_schema is None):
             return f"refusal: the {name} begins with {found.group().strip()[:60]!r}"
     return None
+
+
+def refuses(text: str) -> str | None:
+    """How a text begins as a model's refusal; None when it does not."""
+    found = _REFUSAL.search(text.replace("\u2019", "'"))
+    return found.group().strip()[:60] if found else None
 
 
 _SCRIPTS = {
