@@ -28,7 +28,11 @@ def adversarial(example: Example, context: FilterContext) -> str | None:
     kind = context.kinds.get(example.kind or "")
     if kind is None:
         return None
-    answer = parse_object(example.completion)[0] if context.task.output_schema is not None else None
+    answer = None
+    if context.task.output_schema is not None:
+        answer = parse_object(example.completion)[0]
+        if answer is None:
+            return None  # the schema filter's matter
     unlike = _unlike(kind, answer) if answer is not None else None
     if unlike or kind.family is None:
         return unlike
@@ -116,7 +120,7 @@ def _failures(example: Example, answer: Mapping[str, Any] | None, context: Filte
         return "failures: the input is one that went wrong, word for word"
     if not context.failures:
         return None
-    twins = nearest(sketch([example.input]), context.failed_sketches, context.setting("adversarial", "max_similarity"))
+    twins = nearest(sketch([example.input]), context.failed_sketches, context.setting("adversarial", "threshold"))
     if twins.position[0] >= 0:
         return f"failures: {twins.similarity[0]:.2f} like one that went wrong: {context.failures[twins.position[0]][:60]!r}"
     return None
