@@ -1,9 +1,8 @@
 """From an input to an example: the answer to the task, as every generator asks for it."""
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from datagen.errors import ParseError
 from datagen.parse import Answer, Ask, canonical, parse_object, parse_text
 from datagen.records import Example, Message, PlanItem
 
@@ -13,14 +12,6 @@ async def ask_task(ask: Ask, text: str, *, draw: str, role: str = "teacher", tem
     schema = ask.output_schema
     parse = parse_text if schema is None else parse_object
     return await ask("answer", parse, role=role, draw=draw, schema=schema, temperature=temperature, input=text)
-
-
-async def or_nothing(question: Coroutine[Any, Any, Answer]) -> Answer | ParseError:
-    """The answer, or why none could be read: one of several that fails costs the others nothing."""
-    try:
-        return await question
-    except ParseError as error:
-        return error
 
 
 def completion_text(value: Any, schema: Mapping[str, Any] | None) -> str:

@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 from datagen.errors import ParseError
-from datagen.generators._example import ask_task, completion_text, inputs_of, make_example, or_nothing
+from datagen.generators._example import ask_task, completion_text, inputs_of, make_example
 from datagen.parse import Answer, Ask, parse_better, parse_object, parse_strings, parse_text
 from datagen.records import Draw, Example, PlanItem
 
@@ -68,13 +68,17 @@ async def _candidates(item: PlanItem, ask: Ask, index: int, text: str) -> list[_
         before = sum(known.startswith(name) for known in names)
         names.append(f"{name} {before + 1}" if before else name)
 
-    def question(draw: Draw, name: str) -> Any:
-        if draw.role == "teacher":
-            return ask_task(ask, text, draw=f"{index}/{name}", temperature=draw.temperature)
-        return ask(draw.prompt, parse_text, role="weak", draw=f"{index}/{name}", temperature=draw.temperature, input=text)
+    async def answer(draw: Draw, name: str) -> Answer | ParseError:
+        try:
+            if draw.role == "teacher":
+                return await ask_task(ask, text, draw=f"{index}/{name}", temperature=draw.temperature)
+            return await ask(draw.prompt, parse_text, role="weak", draw=f"{index}/{name}", temperature=draw.temperature, input=text)
+        except ParseError as error:
+            if not item.draws:
+                raise
+            return error  # it costs the other candidates nothing
 
-    questions = [question(draw, name) for draw, name in zip(draws, names, strict=True)]
-    outcomes = await ask.together(*(map(or_nothing, questions) if item.draws else questions))
+    outcomes = await ask.together(*(answer(draw, name) for draw, name in zip(draws, names, strict=True)))
     failed = [outcome for outcome in outcomes if isinstance(outcome, ParseError)]
     candidates = [
         _Candidate(name, draw, *_read(outcome, draw, ask.output_schema), outcome.call_id)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from datagen.errors import ParseError
-from datagen.generators._example import inputs_of, make_example, or_nothing
+from datagen.generators._example import inputs_of, make_example
 from datagen.parse import Answer, Ask, Steps, parse_steps, parse_strings
 from datagen.records import Draw, Example, PlanItem, Task, canonical_json
 
@@ -32,13 +32,15 @@ async def reasoning(item: PlanItem, ask: Ask) -> list[Example]:
     schema = _steps_schema(ask.output_schema)
     draws = item.draws or _ONCE
 
+    async def sample(draw: Draw, name: str, text: str) -> Answer | ParseError:
+        try:
+            return await ask(draw.prompt, parse, draw=name, schema=schema, temperature=draw.temperature, input=text)
+        except ParseError as error:
+            return error  # it costs the other samples nothing
+
     async def answered(index: int, text: str) -> Example:
         names = [str(index), *(f"{index}/sample {number}" for number in range(2, len(draws) + 1))]
-        asked = [
-            or_nothing(ask(draw.prompt, parse, draw=name, schema=schema, temperature=draw.temperature, input=text))
-            for draw, name in zip(draws, names, strict=True)
-        ]
-        outcomes = await ask.together(*asked)
+        outcomes = await ask.together(*(sample(draw, name, text) for draw, name in zip(draws, names, strict=True)))
         samples = [outcome for outcome in outcomes if not isinstance(outcome, ParseError)]
         if not samples:
             raise next(outcome for outcome in outcomes if isinstance(outcome, ParseError))

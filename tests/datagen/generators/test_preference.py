@@ -12,7 +12,7 @@ import pytest
 from datagen.ask import Asker
 from datagen.config import ModelConfig, Price, load_recipe
 from datagen.curate import judge_all
-from datagen.errors import ConfigError
+from datagen.errors import ConfigError, TeacherError
 from datagen.filters import FilterContext
 from datagen.generate import run_item
 from datagen.plan import asks_of, calls_of, make_plan
@@ -164,6 +164,20 @@ def test_an_unreadable_candidate_costs_no_other_but_a_pair_needs_two(shop: Taxon
     with asker.store.writing():
         outcome = asyncio.run(run_item(item_of(shop, (0.3, 1.2)), asker, judged=False))
     assert (outcome.status, outcome.problems[0].reason) == ("failed", "not JSON")
+
+
+def test_a_call_that_fails_for_good_fails_its_input_alone(shop: Taxonomy, make_asker: Make, scripted: Any) -> None:
+    script = scripted_by({"chosen": WAIT, "chosen 2": WAIT, "rejected": ACT}, by_points({"wait": 2, "act": 1}))
+
+    def refused(request: Request) -> str:
+        if request.sample.endswith("chosen"):
+            raise TeacherError("BadRequestError after 1 tries: content policy")
+        return script(request)
+
+    asker = make_asker(scripted(refused))
+    with asker.store.writing():
+        outcome = asyncio.run(run_item(item_of(shop, (0.3, 1.0)), asker, judged=False))
+    assert (outcome.status, outcome.problems[0].reason) == ("failed", "BadRequestError")
 
 
 def test_of_noisy_judges_and_candidates_no_bad_pair_is_accepted(shop: Taxonomy, make_asker: Make, scripted: Any) -> None:
