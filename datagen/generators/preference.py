@@ -1,7 +1,7 @@
 """Preference: answers to one input, every two compared by the judge in both orders (order-swapped, arXiv 2306.05685), best against worst.
 
-The best is taken against the worst because there are at most six: a rejected answer that stands out too far teaches less, but the lowest of
-six lies 1.3 standard deviations below the mean, and harm was measured beyond 2 (arXiv 2502.16825).
+The best is taken against the worst because there are at most six. With more and more answers that pair teaches less, and a rejected one two
+standard deviations below the mean was measured to be best (arXiv 2502.16825); the lowest of six lies 1.3 below it on average.
 What the judge prefers is not yet what is right: an answer that known truth contradicts is never chosen while there is another, and one that
 is known to be right is not rejected while there is a wrong one. The filter `preference` has the last word on every pair.
 """
