@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 
 from datagen.filters import FilterContext
+from datagen.filters.adversarial import adversarial
 from datagen.filters.reasoning import reasoning
+from datagen.records import AdversarialKind
 
 STEPS = 'The message asks for refund.\n"2 weeks ago" gives days = 14.\nR3 (days >= 10): urgency high, decision escalate.'
 ANSWER = {"intent": "refund", "urgency": "high", "entities": {"when": "2 weeks ago"}, "decision": "escalate", "reason": "R3"}
@@ -104,3 +106,30 @@ def test_a_texts_answer_is_in_sight_at_the_end_of_its_steps(completion, steps, r
 
 def test_what_does_not_parse_is_left_to_the_schema_filter(reasoned, bank_context):
     assert reasoning(reasoned(completion="{"), bank_context) is None
+
+
+NASTY = [
+    "",
+    " ",
+    "\ud800",
+    "{",
+    "[]",
+    '{"intent": {"a": []}, "n": 1e999}',
+    '{"n": ' + "9" * 400 + "}",
+    "1,,2 -.5 1.2.3",
+    "\n\n",
+    "🙂" * 50,
+    "R3" * 999,
+]
+
+
+@pytest.mark.parametrize("completion", NASTY)
+@pytest.mark.parametrize("steps", NASTY)
+def test_whatever_comes_in_is_a_reason_or_none(completion, steps, bank_example, bank_context, text_task):
+    for context in (bank_context, FilterContext(task=text_task)):
+        example = bank_example(completion=completion, reasoning=steps)
+        assert isinstance(reasoning(example, context), str | None)
+        for family in ("ambiguous", "harm", "rules", "injection", "failures"):
+            kinds = {"hard": AdversarialKind(description="", family=family, then={"intent": ["a"]})}
+            hard = bank_example(steps, completion=completion, kind="hard")
+            assert isinstance(adversarial(hard, replace(context, kinds=kinds, failures=("x",))), str | None)
