@@ -30,7 +30,7 @@ def reasoning(example: Example, context: FilterContext) -> str | None:
     if _TAG.search(example.reasoning) or _TAG.search(example.completion):
         return "think_tag: a <think> tag in the text itself, which no reader could take apart again"
     agreement, least = example.scores.get("agreement"), context.setting("reasoning", "min_agreement")
-    if agreement is not None and not agreement > least:
+    if agreement is not None and not agreement > least and not example.scores.get("verified"):
         of = int(example.scores.get("samples", 1))
         return f"agreement: {round(agreement * of)} of {of} samples give this answer, more than {least:.0%} must"
     steps = [step for step in example.reasoning.split("\n") if step.strip()]

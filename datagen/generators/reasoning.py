@@ -19,7 +19,7 @@ async def reasoning(item: PlanItem, ask: Ask) -> list[Example]:
     """Steps and answer apart: how they are rendered into the completion is the export's choice.
 
     With several samples, `agreement` is the share of those asked for that agree with the one taken; one that could not be read agrees
-    with none.
+    with none. `verified` is 1 where known truth contradicts nothing in it.
     """
     written = await ask(item.writes, parse_strings)
 
@@ -46,6 +46,8 @@ async def reasoning(item: PlanItem, ask: Ask) -> list[Example]:
             raise next(outcome for outcome in outcomes if isinstance(outcome, ParseError))
         taken = _first_right(samples, text, ask) if item.take == "verified" else _of_the_majority(samples, ask.task)
         scores = {} if len(draws) == 1 else {"samples": float(len(draws)), "agreement": taken.agree / len(draws)}
+        if item.take == "verified":
+            scores["verified"] = float(taken.right)
         steps: Steps = taken.sample.value
         others = [sample.call_id for sample in samples if sample is not taken.sample]
         calls = (written.call_id, *others, taken.sample.call_id)
@@ -55,10 +57,11 @@ async def reasoning(item: PlanItem, ask: Ask) -> list[Example]:
 
 
 class _Taken(NamedTuple):
-    """The sample that becomes the example, and how many say what it says."""
+    """The sample that becomes the example, how many say what it says, and whether known truth was asked and contradicts nothing."""
 
     sample: Answer
     agree: int
+    right: bool = False
 
 
 def _of_the_majority(samples: Sequence[Answer], task: Task) -> _Taken:
@@ -76,7 +79,7 @@ def _first_right(samples: Sequence[Answer], text: str, ask: Ask) -> _Taken:
     if right is None:
         return _of_the_majority(samples, ask.task)
     same = said(right.value.answer, ask.task)
-    return _Taken(right, sum(said(sample.value.answer, ask.task) == same for sample in samples))
+    return _Taken(right, sum(said(sample.value.answer, ask.task) == same for sample in samples), right=True)
 
 
 def said(answer: Any, task: Task) -> str:

@@ -71,12 +71,15 @@ def test_the_first_sample_that_truth_does_not_contradict_is_verified(shop: Taxon
     wrong = {**RIGHT, "decision": "act"}
     example = one(item_of(shop, 4, "verified"), make_asker(scripted(answering(wrong, wrong, RIGHT, wrong))))
     assert example.answer == RIGHT
-    assert example.scores["agreement"] == 0.25
+    assert example.scores == {"samples": 4.0, "agreement": 0.25, "verified": 1.0}
+    context = FilterContext(task=shop.task, labels=shop.labels(), facts=shop.facts, policy=shop.policy)
+    assert not [v.reason for v in judge_all([example], {}, context) if not v.keep], "one right sample is enough"
 
 
 def test_where_truth_contradicts_every_sample_the_filters_say_why(shop: Taxonomy, make_asker: Make, scripted: Any) -> None:
     wrong = {**RIGHT, "decision": "act"}
     example = one(item_of(shop, 2, "verified"), make_asker(scripted(answering(wrong, wrong))))
+    assert example.scores["verified"] == 0
     context = FilterContext(task=shop.task, labels=shop.labels(), facts=shop.facts, policy=shop.policy)
     reasons = [v.reason for v in judge_all([example], {}, context) if v.by == "filter:truth"]
     assert reasons == ["policy: decision is 'act', the rules say 'wait'"]
