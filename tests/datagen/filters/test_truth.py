@@ -148,7 +148,7 @@ def test_a_refusal_is_no_plausible_answer_unless_the_recipe_says_so(bank_example
 def test_a_broken_rejected_answer_goes_where_the_recipe_wants_plausible_ones(bank_example, bank_context):
     strict = replace(bank_context, settings={"preference": {"rejected_valid": 1}})
     assert str(preference(pair(bank_example, '{"intent":'), strict)).startswith("rejected_broken: ")
-    assert preference(pair(bank_example, {"intent": "lost_card"}), strict) == ("rejected_broken: (top): 'urgency' is a required property")
+    assert "is a required property" in str(preference(pair(bank_example, {"intent": "lost_card"}), strict))
     assert preference(pair(bank_example, {**ARRIVAL, "intent": "lost_card"}), strict) is None
 
 
