@@ -11,10 +11,12 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from datagen.config import ModelConfig
 from datagen.errors import BudgetError, ConfigError, ParseError, StoppedError, TeacherError
+from datagen.filters import FilterContext
+from datagen.filters.truth import wrong, wrong_text
 from datagen.ledger import money
 from datagen.parse import Answer, Parser, check_schema, parse_object
 from datagen.prompts import render, render_repair
-from datagen.records import Message, PlanItem, Request, Response, Rubric
+from datagen.records import Message, PlanItem, Request, Response, Rubric, Task
 from datagen.store import Store
 
 R = TypeVar("R")
@@ -80,10 +82,17 @@ class Asker:
             role: {"temperature": config.temperature, "max_tokens": config.max_tokens, **config.open_params}
             for role, config in roles.items()
         }
+        self._warmth: dict[tuple[str, float], dict[str, Any]] = {}
         render_repair("")  # a mistake in it is found before anybody is asked
         store.ledger.cap_usd = budget_usd
         if budget_usd == 0:
             self._refuse_priced()
+
+    def params_at(self, role: str, temperature: float | None) -> Mapping[str, Any]:
+        """What goes to a role's model beside the messages, at another temperature than its own where one is given."""
+        if temperature is None or temperature == self.params[role]["temperature"]:
+            return self.params[role]
+        return self._warmth.setdefault((role, temperature), {**self.params[role], "temperature": temperature})
 
     def _shortest_usd(self, role: str) -> float:
         """The most that the shortest call to a role can cost."""
@@ -209,6 +218,21 @@ class Ask:
         """What the judge scores; None: the answer and the input."""
         return self._asker.rubric
 
+    @property
+    def task(self) -> Task:
+        """The taxonomy's task."""
+        task: Task = self._asker.variables["task"]
+        return task
+
+    def wrong(self, answer: Any, text: str) -> str | None:
+        """What is known to be wrong in an answer to the input `text` of this item, by the truth filter; None where nothing is.
+
+        `answer` is data, or the text of a task without schema.
+        """
+        context: FilterContext = self._asker.variables["truth"]
+        label = self.item.label
+        return wrong(answer, text, label, context) if isinstance(answer, Mapping) else wrong_text(str(answer), context)
+
     async def __call__(
         self,
         prompt: str,
@@ -217,6 +241,7 @@ class Ask:
         role: str = "teacher",
         draw: str = "0",
         schema: Mapping[str, Any] | None = None,
+        temperature: float | None = None,
         **variables: Any,
     ) -> Answer:
         """Ask `prompt` of `role` until an answer parses, at most `attempts` times; `draw` keeps equal questions of an item apart.
@@ -231,7 +256,8 @@ class Ask:
         simulated = asker.simulated(role)
         schema = None if simulated else schema  # its faults are for the filters to catch
         spent = 0.0
-        asked = self._request(ref, messages, role, f"{self.item.id}/0/{draw}", schema)
+        params = asker.params_at(role, temperature)
+        asked = self._request(ref, messages, role, f"{self.item.id}/0/{draw}", params, schema)
         error = ParseError("not asked")
         for attempt in range(1, asker.attempts + 1):
             response = await asker.answer(asked)
@@ -245,7 +271,7 @@ class Ask:
             if not simulated and response.text.strip():
                 note_ref, note = render_repair(str(error))
                 again, repair = (*messages, Message(role="assistant", content=response.text), note), f"{ref}+{note_ref}"
-            asked = self._request(repair, again, role, f"{self.item.id}/{attempt}/{draw}", schema)
+            asked = self._request(repair, again, role, f"{self.item.id}/{attempt}/{draw}", params, schema)
         paid = f" for {money(spent)}" if spent else ""
         raise ParseError(f"{prompt}: no readable answer in {asker.attempts} attempts{paid}; the last: {error}", error.reason)
 
@@ -255,7 +281,15 @@ class Ask:
         if purse is not None:
             purse[0] += usd
 
-    def _request(self, ref: str, messages: tuple[Message, ...], role: str, sample: str, schema: Mapping[str, Any] | None = None) -> Request:
+    def _request(
+        self,
+        ref: str,
+        messages: tuple[Message, ...],
+        role: str,
+        sample: str,
+        params: Mapping[str, Any],
+        schema: Mapping[str, Any] | None = None,
+    ) -> Request:
         config = self._asker.roles[role]
         # nothing here comes from outside: all of it was validated as recipe, plan or prompt
         return Request.model_construct(
@@ -264,7 +298,7 @@ class Ask:
             role=role,
             model=config.model,
             messages=messages,
-            params=self._asker.params[role],
+            params=params,
             sample=sample,
             response_schema=None if config.structured == "none" else schema,
         )

@@ -17,6 +17,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -30,10 +31,11 @@ from rich.table import Table
 
 from datagen.config import LoadedRecipe, Recipe, TermsDecision, load_evaluation_sets, load_recipe, load_seeds
 from datagen.errors import ConfigError, RetortError
+from datagen.failures import load_failures, with_failures
 from datagen.ledger import money
 from datagen.plan import count_calls, make_plan
 from datagen.progress import Watch, between
-from datagen.records import EvaluationSet, Example, PlanItem, Rubric, Task, embedding_space
+from datagen.records import EvaluationSet, Example, Failure, PlanItem, Rubric, Task, embedding_space
 from datagen.secrets import redact
 from datagen.taxonomy import Taxonomy, load_taxonomy
 from datagen.terms import TeacherTerms, describe, describe_teachers, of_the_data, require_settled
@@ -72,6 +74,7 @@ class Workspace(NamedTuple):
     taxonomy_path: Path
     evaluation_sets: tuple[EvaluationSet, ...]
     store_path: Path
+    failures: tuple[Failure, ...] = ()
 
     @property
     def labels(self) -> dict[str, str]:
@@ -89,9 +92,12 @@ def _open(recipe: Path, store: Path | None, *, teacher: str | None = None, scale
     path = loaded.resolve(loaded.recipe.taxonomy)
     taxonomy, sha256 = load_taxonomy(path)
     sets, notes = load_evaluation_sets(loaded, taxonomy.labels(), taxonomy.task.abstain_label)
-    for note in notes:
+    failures = load_failures(loaded, taxonomy)
+    if loaded.recipe.failures:
+        taxonomy = with_failures(taxonomy, failures.found, loaded.recipe.failures.weight)
+    for note in (*notes, *failures.notes):
         talk.print(f"note: {note}")
-    return Workspace(loaded, taxonomy, sha256, path, sets, store or loaded.store_path())
+    return Workspace(loaded, taxonomy, sha256, path, sets, store or loaded.store_path(), failures.found)
 
 
 def _existing_store(path: Path) -> "Store":
@@ -117,7 +123,10 @@ def _plan(work: Workspace) -> list[PlanItem]:
     seeds = load_seeds(work.loaded, work.labels)
     replace = recipe.seeds.replace if recipe.seeds else False
     mix = {str(name): count for name, count in recipe.mix.items()}
-    return make_plan(work.taxonomy, mix, per_call=recipe.per_call, seed=recipe.seed, seeds=seeds, replace_seeds=replace)
+    return make_plan(
+        work.taxonomy, mix, per_call=recipe.per_call, seed=recipe.seed, seeds=seeds, replace_seeds=replace,
+        several=recipe.several(), failures=work.failures,
+    )  # fmt: skip
 
 
 def _calls(settings: Recipe, items: Sequence[PlanItem]) -> int:
@@ -414,6 +423,7 @@ def _variables(work: Workspace) -> dict[str, Any]:
     return {
         "domain": work.taxonomy.description, "task": work.taxonomy.task, "labels": work.labels, "policy": work.taxonomy.policy_lines(),
         "dimensions": work.taxonomy.dimensions, "kinds": work.taxonomy.adversarial, **({"rubric": work.rubric} if work.rubric else {}),
+        "truth": replace(_filter_context(work), evaluation_sets=()),
     }  # fmt: skip
 
 
@@ -612,7 +622,8 @@ def _filter_context(work: Workspace) -> Any:
         embedding=None if model is None else embedding_space(model.model, model.open_params),
         task=work.taxonomy.task, labels=work.labels, facts=work.taxonomy.facts, policy=work.taxonomy.policy,
         evaluation_sets=work.evaluation_sets, settings=work.loaded.recipe.filters, retired=frozenset(work.loaded.recipe.retired),
-        prompts=own_texts(work.taxonomy.description), rubric=work.rubric,
+        prompts=own_texts(work.taxonomy.description), rubric=work.rubric, kinds=work.taxonomy.adversarial,
+        failures=tuple(failure.input for failure in work.failures),
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from datagen import secrets
 from datagen.errors import ConfigError
 from datagen.lines import read_json_lines
-from datagen.records import EvaluationSet, Record, Rubric, content_hash
+from datagen.records import Draw, EvaluationSet, Record, Rubric, Several, content_hash
 from datagen.yaml_file import read_yaml, validate
 
 GeneratorName = Literal["seed", "topic", "adversarial", "reasoning", "preference"]
@@ -161,6 +161,47 @@ class Batching(Record):
     poll_s: float = Field(default=60.0, gt=0, description="seconds between looks at open batches; grows to ten times that")
 
 
+class Reasoning(Record):
+    """How many samples of steps and answer are drawn for each input, and which one is taken: the majority's, or the first right one."""
+
+    samples: int = Field(default=1, ge=1, le=20)
+    keep: Literal["agree", "verified"] = "agree"
+
+
+class Preference(Record):
+    """The answers to each input that a pair is taken from.
+
+    temperatures   one answer of the teacher at each; none = one at its own temperature
+    weak           answers of the weak model
+    student        the weak model is the student itself: it is asked as it will be served, with the task's system message alone
+    chosen         who may have written the chosen answer: the teacher, or any (a weak one is kept where known truth agrees)
+    """
+
+    temperatures: tuple[Annotated[float, Field(ge=0, le=2)], ...] = ()
+    weak: int = Field(default=1, ge=0, le=5)
+    student: bool = False
+    chosen: Literal["teacher", "any"] = "teacher"
+
+    @model_validator(mode="after")
+    def _makes_pairs(self) -> Self:
+        count = max(1, len(self.temperatures)) + self.weak
+        if not 2 <= count <= 6:
+            raise ValueError(f"{count} answers to each input; give temperatures and weak that make 2 to 6 together")
+        return self
+
+
+class FailuresFile(Record):
+    """What an evaluation found wrong: failures.parquet of a training run, or JSON lines with input, expected, answer, topic.
+
+    weight     against the weights of the taxonomy's adversarial kinds
+    optional   left out, with a note, while the file is not there: before the first training
+    """
+
+    path: str
+    weight: float = Field(default=1.0, gt=0)
+    optional: bool = False
+
+
 class Recipe(Record):
     """One experiment. `mix` counts the inputs asked for by generator; `per_call` how many of them one call writes."""
 
@@ -173,6 +214,9 @@ class Recipe(Record):
     per_call: int = Field(default=4, ge=1, le=50)
     judge: bool = True
     rubric: Rubric | None = Field(default=None, description="what the judge scores, instead of the taxonomy's rubric")
+    reasoning: Reasoning = Reasoning()
+    preference: Preference = Preference()
+    failures: FailuresFile | None = None
     concurrency: int = Field(default=16, ge=1)
     retries: int = Field(default=6, ge=1, description="tries per call on errors that may pass")
     attempts: int = Field(default=4, ge=1, description="answers asked for before an unreadable one fails its input")
@@ -206,10 +250,31 @@ class Recipe(Record):
             )
         return self
 
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        if self.reasoning.samples > 1 and self.teachers.teacher.temperature == 0:
+            raise ValueError("reasoning.samples wants several answers, and teachers.teacher.temperature is 0: all would be the same")
+        if self.preference.student and self.teachers.weak is None:
+            raise ValueError("preference.student asks the student as the weak model; name it under teachers.weak")
+        return self
+
+    def several(self) -> dict[str, Several]:
+        """By generator, the answers drawn for each input and how one is taken; empty where a generator does what it does by itself."""
+        found: dict[str, Several] = {}
+        if self.reasoning != Reasoning():
+            steps = (Draw(prompt="reason", role="teacher"),) * self.reasoning.samples
+            found["reasoning"] = Several(draws=steps, take=self.reasoning.keep)
+        pairs = self.preference
+        if pairs != Preference():
+            best = [Draw(prompt="answer", role="teacher", temperature=warmth) for warmth in pairs.temperatures or (None,)]
+            weak = Draw(prompt="student" if pairs.student else "answer", role="weak")
+            found["preference"] = Several(draws=(*best, *[weak] * pairs.weak), take=pairs.chosen)
+        return found
+
     def roles_asked(self) -> dict[str, ModelConfig]:
         """The models that this mix asks: a weak one for preference pairs alone, a judge where something is judged."""
         pairs = bool(self.mix.get("preference"))
-        asked = {"teacher": True, "weak": pairs, "judge": pairs or self.judge, "second": True}
+        asked = {"teacher": True, "weak": pairs and bool(self.preference.weak), "judge": pairs or self.judge, "second": True}
         return {role: config for role, config in self.teachers.by_role().items() if asked[role]}
 
 

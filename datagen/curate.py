@@ -161,6 +161,8 @@ def mark(context: FilterContext, people: str, judged: str) -> str:
             checked_against(context.evaluation_sets),
             context.embedding,
             [sha256(Path(of.python.rpartition(":")[0]).read_bytes()).hexdigest() for of in context.task.verify if isinstance(of, Python)],
+            {name: kind.model_dump(mode="json") for name, kind in context.kinds.items()},
+            list(context.failures),
             settings,
             dict(context.settings.get("judge", {})),
             None if context.rubric is None else context.rubric.model_dump(mode="json"),

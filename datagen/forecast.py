@@ -20,7 +20,7 @@ from datagen.records import PlanItem, Request, Response
 from datagen.second import ROLE
 
 _BYTES_PER_TOKEN = 4.0
-_TYPICAL_ANSWER_TOKENS = {"answer": 90, "judge": 50, "compare": 50, "reason": 250}
+_TYPICAL_ANSWER_TOKENS = {"answer": 90, "student": 90, "judge": 50, "compare": 50, "reason": 250}
 _TOKENS_PER_WRITTEN_INPUT = 35
 _TOKENS_PER_CRITERION = 40
 _HOSTED_LATENCY_S = 4.0
@@ -99,7 +99,7 @@ def open_inputs(items: Sequence[PlanItem], asker: Asker, *, judged: bool) -> dic
             before = asker.reused
             outcome = await run_item(item, asker, judged=judged)
             if any(entry.reason == "TeacherError" for entry in outcome.problems):
-                calls = calls_of(item.generator, item.count, judged, ROLE in asker.roles)
+                calls = calls_of(item, judged, ROLE in asker.roles)
                 left[item.id] = item.count * max(0.05, 1 - (asker.reused - before) / calls)
         return left
 
@@ -126,7 +126,7 @@ def forecast(
     for item in items:
         if item.id in left:
             by_generator.setdefault(item.generator, []).append(item)
-    names = {_prompt(ask, asker) for own in by_generator.values() for item in own[:1] for ask in asks_of(item, judged, second)} | {
+    names = {_prompt(ask, asker) for own in by_generator.values() for item in _forms(own) for ask in asks_of(item, judged, second)} | {
         "write_inputs"
     }
     history = _history(asker, sorted(load_prompt(name).ref for name in names))
@@ -140,8 +140,9 @@ def forecast(
         shared_usd += guess.cache_saves_usd
         shared_tokens += guess.part.usd.mean
         if len(rows) >= 2:
-            planned = sum(calls_of(generator, item.count, judged, second) * left[item.id] / item.count for item in own)
-            parts.append(_measured(generator, inputs, planned, rows, judged, second))
+            planned = sum(calls_of(item, judged, second) * left[item.id] / item.count for item in own)
+            units = [calls_of(own[0].model_copy(update={"count": row["count"]}), judged, second) for row in rows]
+            parts.append(_measured(generator, inputs, planned, rows, units))
             latencies += [row["latency_s"] for row in rows]
         else:
             parts.append(guess.part)
@@ -162,14 +163,18 @@ def forecast(
     )  # fmt: skip
 
 
+def _forms(items: Sequence[PlanItem]) -> list[PlanItem]:
+    """One item for each prompt that writes inputs."""
+    return list({item.writes: item for item in items}.values())
+
+
 def _history(asker: Asker, refs: Sequence[str]) -> list[dict[str, Any]]:
     """What each item of the store took whose calls were made by the recipe's models with the present prompts."""
     return asker.store.item_costs(refs, {role: config.model for role, config in asker.roles.items()})
 
 
-def _measured(generator: str, inputs: float, planned: float, rows: Sequence[Mapping[str, Any]], judged: bool, second: bool) -> Part:
-    """By the planned call: items differ in how many inputs they have, and the call that writes them is shared."""
-    units = [calls_of(generator, row["count"], judged, second) for row in rows]
+def _measured(generator: str, inputs: float, planned: float, rows: Sequence[Mapping[str, Any]], units: Sequence[int]) -> Part:
+    """By the planned call (`units` of each row): items differ in how many inputs they have, and the call that writes them is shared."""
 
     def total(column: str) -> Range:
         return t_interval([row[column] / unit for row, unit in zip(rows, units, strict=True)], planned, sum(units) / len(units))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from datagen.errors import ParseError
 from datagen.json_schema import violation
-from datagen.records import Rubric
+from datagen.records import Rubric, Task
 
 T = TypeVar("T")
 Parser = Callable[[str], T]
@@ -46,6 +46,13 @@ class Ask(Protocol):
     def rubric(self) -> Rubric | None:
         """What the judge scores; None: the answer and the input."""
 
+    @property
+    def task(self) -> Task:
+        """The taxonomy's task."""
+
+    def wrong(self, answer: Any, text: str) -> str | None:
+        """What is known to be wrong in an answer to the input `text`; None where nothing is."""
+
     async def __call__(
         self,
         prompt: str,
@@ -54,6 +61,7 @@ class Ask(Protocol):
         role: str = ...,
         draw: str = ...,
         schema: Mapping[str, Any] | None = ...,
+        temperature: float | None = ...,
         **variables: Any,
     ) -> Answer:
         """Ask a prompt until an answer parses and is of the schema."""

@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from datagen.errors import ConfigError
-from datagen.records import PlanItem, Topic
-from datagen.taxonomy import Taxonomy
+from datagen.policy import meeting
+from datagen.records import AdversarialKind, Failure, PlanItem, Several, Topic
+from datagen.taxonomy import Taxonomy, policy_line
 
 _EXAMPLES_SHOWN = 3
+_FAILURES_SHOWN = 3
 _ADVERSARIAL_SHARE_OF_PAIRS = 0.5
 
 
@@ -41,34 +43,60 @@ _ASKS: dict[str, tuple[PlannedAsk, ...]] = {
 
 def asks_of(item: PlanItem, judged: bool, second: bool = False) -> tuple[PlannedAsk, ...]:
     """The questions of an item whose every answer can be used at once; `second`: a second teacher answers too."""
-    asks = _ASKS[item.generator]
-    if item.generator == "preference" and item.kind:
-        asks = (PlannedAsk("write_adversarial", "teacher", 0), *asks[1:])
+    asks = (PlannedAsk(item.writes, "teacher", 0), *(_drawn(item) if item.draws else _ASKS[item.generator][1:]))
     return (*asks, *[PlannedAsk("judge", "judge")] * judged, *[PlannedAsk("answer", "second")] * second)
 
 
-def calls_of(generator: str, inputs: int, judged: bool, second: bool = False) -> int:
-    """How many calls an item of `inputs` inputs takes when every answer can be used at once."""
-    return sum(ask.times(inputs) for ask in _ASKS[generator]) + inputs * (judged + second)
+def _drawn(item: PlanItem) -> list[PlannedAsk]:
+    """The questions for each input where the recipe says how many answers are drawn; every two that differ are compared in both orders."""
+    counts: dict[tuple[str, str], int] = {}
+    for draw in item.draws:
+        counts[draw.prompt, draw.role] = counts.get((draw.prompt, draw.role), 0) + 1
+    compared = len(item.draws) * (len(item.draws) - 1) if item.generator == "preference" else 0
+    asks = [PlannedAsk(prompt, role, times) for (prompt, role), times in counts.items()]
+    return [*asks, PlannedAsk("compare", "judge", compared)] if compared else asks
+
+
+def calls_of(item: PlanItem, judged: bool, second: bool = False) -> int:
+    """How many calls an item takes when every answer can be used at once."""
+    return sum(ask.times(item.count) for ask in asks_of(item, judged, second))
 
 
 def make_plan(
-    taxonomy: Taxonomy, mix: Mapping[str, int], *, per_call: int, seed: int, seeds: Mapping[str, tuple[str, ...]], replace_seeds: bool
+    taxonomy: Taxonomy,
+    mix: Mapping[str, int],
+    *,
+    per_call: int,
+    seed: int,
+    seeds: Mapping[str, tuple[str, ...]],
+    replace_seeds: bool,
+    several: Mapping[str, Several] | None = None,
+    failures: Sequence[Failure] = (),
 ) -> list[PlanItem]:
-    """Every item of a run, by id. Raises ConfigError for a generator that the taxonomy gives nothing to work on."""
+    """Every item of a run, by id. Raises ConfigError for a generator that the taxonomy gives nothing to work on.
+
+    several    by generator: how many answers it draws for each input, where it is not its usual one
+    failures   what an evaluation found wrong, for kinds of the family `failures`; other kinds and topics go without
+    """
     topics = [_with_seeds(topic, seeds, replace_seeds) for topic in taxonomy.leaves()]
     items: list[PlanItem] = []
     for generator, count in mix.items():
         if not count:
             continue
-        eligible = _eligible(generator, topics, taxonomy)
+        eligible = _eligible(generator, topics, taxonomy, failures)
         if not eligible:
             raise ConfigError(
                 f"mix.{generator} is {count}, but the taxonomy gives it no topics ({_NEEDS[generator]}). Set it to 0 or add them."
             )
         for topic, share in zip(eligible, apportion(count, [t.weight for t in eligible]), strict=True):
-            items.extend(_items(taxonomy, topics, topic, generator, share, per_call, seed))
+            items.extend(_items(taxonomy, topics, topic, generator, share, per_call, seed, failures))
+    if several:
+        items = [_drawing(item, several[item.generator]) if item.generator in several else item for item in items]
     return sorted(items, key=lambda item: item.id)
+
+
+def _drawing(item: PlanItem, several: Several) -> PlanItem:
+    return item.model_copy(update={"draws": several.draws, "take": several.take})
 
 
 _NEEDS = {
@@ -80,12 +108,13 @@ _NEEDS = {
 }
 
 
-def _eligible(generator: str, topics: Sequence[Topic], taxonomy: Taxonomy) -> list[Topic]:
+def _eligible(generator: str, topics: Sequence[Topic], taxonomy: Taxonomy, failures: Sequence[Failure]) -> list[Topic]:
     weighted = [topic for topic in topics if topic.weight]
     if generator == "seed":
         return [topic for topic in weighted if topic.seeds]
     if generator == "adversarial":
-        return [t for t in weighted if t.label is None or t.label != taxonomy.task.abstain_label] if taxonomy.adversarial else []
+        near = [topic for topic in weighted if topic.label is None or topic.label != taxonomy.task.abstain_label]
+        return [topic for topic in near if _kinds_for(topic, taxonomy, failures_of(topic, failures))]
     if generator == "reasoning":
         cases = {case.label for case in taxonomy.reasoning}
         return [topic for topic in weighted if topic.label in cases]
@@ -110,13 +139,44 @@ def apportion(total: int, weights: Sequence[float]) -> list[int]:
 
 
 def _items(
-    taxonomy: Taxonomy, topics: Sequence[Topic], topic: Topic, generator: str, share: int, per_call: int, seed: int
+    taxonomy: Taxonomy,
+    topics: Sequence[Topic],
+    topic: Topic,
+    generator: str,
+    share: int,
+    per_call: int,
+    seed: int,
+    failures: Sequence[Failure],
 ) -> list[PlanItem]:
     counts = [per_call] * (share // per_call) + ([share % per_call] if share % per_call else [])
-    return [_item(taxonomy, topics, topic, generator, index, count, seed) for index, count in enumerate(counts)]
+    own = failures_of(topic, failures)
+    kinds = _kinds_for(topic, taxonomy, own)
+    return [_item(taxonomy, topics, topic, generator, index, count, seed, kinds, own) for index, count in enumerate(counts)]
 
 
-def _item(taxonomy: Taxonomy, topics: Sequence[Topic], topic: Topic, generator: str, index: int, count: int, seed: int) -> PlanItem:
+def failures_of(topic: Topic, failures: Sequence[Failure]) -> list[Failure]:
+    """The failures that belong to a topic: by its path, or by its label where they name no topic."""
+    return [f for f in failures if f.topic == topic.path or (f.topic is None and f.label is not None and f.label == topic.label)]
+
+
+def _kinds_for(topic: Topic, taxonomy: Taxonomy, failures: Sequence[Failure]) -> dict[str, AdversarialKind]:
+    """The kinds that can be written for a topic: some need rules that meet there, or failures that were seen."""
+    rules = bool(meeting(taxonomy.policy, taxonomy.task.label_field, topic.label))
+    able = {"rules": rules, "failures": bool(failures)}
+    return {name: kind for name, kind in taxonomy.adversarial.items() if kind.weight and able.get(kind.family or "", True)}
+
+
+def _item(
+    taxonomy: Taxonomy,
+    topics: Sequence[Topic],
+    topic: Topic,
+    generator: str,
+    index: int,
+    count: int,
+    seed: int,
+    kinds: Mapping[str, AdversarialKind],
+    failures: Sequence[Failure],
+) -> PlanItem:
     # one generator per item, so that an item's draws do not depend on how many others there are
     rng = random.Random(f"{seed}/{topic.path}/{generator}/{index}")
     dimensions = {name: _draw(rng, {v: value.weight for v, value in values.items()}) for name, values in taxonomy.dimensions.items()}
@@ -129,15 +189,17 @@ def _item(taxonomy: Taxonomy, topics: Sequence[Topic], topic: Topic, generator: 
         fields["facts"] = {name: rng.choice(texts) for name, texts in case.facts.items()}
         fields["examples"] = examples
     elif generator == "adversarial" or (
-        generator == "preference"
-        and taxonomy.adversarial
-        and topic.label != taxonomy.task.abstain_label
-        and rng.random() < _ADVERSARIAL_SHARE_OF_PAIRS
+        generator == "preference" and kinds and topic.label != taxonomy.task.abstain_label and rng.random() < _ADVERSARIAL_SHARE_OF_PAIRS
     ):
-        kind = _draw(rng, {name: kind.weight for name, kind in taxonomy.adversarial.items()})
-        expect = taxonomy.adversarial[kind].expect
+        kind = _draw(rng, {name: kind.weight for name, kind in kinds.items()})
+        family = kinds[kind].family
         fields["kind"] = kind
-        fields["label"] = {"topic": topic.label, "abstain": taxonomy.task.abstain_label, "open": None}[expect]
+        fields["family"] = family
+        fields["label"] = _label(kinds[kind], topic, taxonomy)
+        if family == "rules":
+            fields["rules"] = tuple(map(policy_line, rng.choice(meeting(taxonomy.policy, taxonomy.task.label_field, topic.label))))
+        if family == "failures":
+            fields["failures"] = tuple(rng.sample(failures, min(_FAILURES_SHOWN, len(failures))))
         others = [other.path for other in topics if other.label != topic.label and other.label != taxonomy.task.abstain_label]
         fields["neighbours"] = tuple(rng.sample(others, min(2, len(others))))
     else:
@@ -153,10 +215,18 @@ def _item(taxonomy: Taxonomy, topics: Sequence[Topic], topic: Topic, generator: 
     )
 
 
+def _label(kind: AdversarialKind, topic: Topic, taxonomy: Taxonomy) -> str | None:
+    """The label of a right answer to an input of a kind; what `then` says of the label field comes first."""
+    said = kind.then.get(taxonomy.task.label_field or "")
+    if isinstance(said, str):
+        return said
+    return {"topic": topic.label, "abstain": taxonomy.task.abstain_label, "open": None}[kind.expect]
+
+
 def _draw(rng: random.Random, weights: Mapping[str, float]) -> str:
     return rng.choices(list(weights), list(weights.values()))[0]
 
 
 def count_calls(items: Sequence[PlanItem], judge: bool, second: bool = False) -> int:
     """How many calls the plan needs when every answer can be read at once."""
-    return sum(calls_of(item.generator, item.count, judge, second) for item in items)
+    return sum(calls_of(item, judge, second) for item in items)

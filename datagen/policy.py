@@ -7,6 +7,7 @@ for a fact, a comparison ("< 10", ">= 500"), "known" or "missing". Facts are rea
 
 import re
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 from datagen.records import Record
@@ -116,3 +117,21 @@ def decide(rules: tuple[Rule, ...], values: Mapping[str, Any]) -> tuple[dict[str
                 fields.update(new)
                 used.append(rule.id)
     return fields, used
+
+
+def bearing(rules: tuple[Rule, ...], values: Mapping[str, Any], label_field: str | None) -> list[str]:
+    """The ids of the rules with a condition on a fact that hold for `values`: of several, the first decides and the others give way."""
+    return [
+        rule.id
+        for rule in rules
+        if rule.when.keys() - {label_field} and all(holds(condition, values.get(name)) for name, condition in rule.when.items())
+    ]
+
+
+def meeting(rules: tuple[Rule, ...], label_field: str | None, label: str | None) -> list[tuple[Rule, Rule]]:
+    """Pairs of rules that one input of a label can bring to bear at once, because their conditions are on different facts."""
+    near = [rule for rule in rules if label_field is None or label_field not in rule.when or holds(rule.when[label_field], label)]
+    facts = {rule.id: rule.when.keys() - {label_field} for rule in near}
+    return [
+        (one, other) for one, other in combinations(near, 2) if facts[one.id] and facts[other.id] and not facts[one.id] & facts[other.id]
+    ]

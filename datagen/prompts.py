@@ -26,7 +26,8 @@ _ENVIRONMENT.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=Fa
 
 # What each prompt is given beside the run's variables and the item
 GIVEN = {
-    "write_inputs": (), "rewrite_input": (), "write_adversarial": (), "answer": ("input",), "reason": ("input",),
+    "write_inputs": (), "rewrite_input": (), "write_adversarial": (), "answer": ("input",), "reason": ("input",), "student": ("input",),
+    "write_ambiguous": (), "write_harm": (), "write_rules": (), "write_injection": (), "write_failures": (),
     "judge": ("input", "answer"), "judge_rubric": ("input", "answer"), "compare": ("input", "first", "second"),
 }  # fmt: skip
 
@@ -131,9 +132,8 @@ def check_prompts(variables: Mapping[str, Any], items: Sequence[PlanItem], folde
 
     Raises ConfigError as `render` does.
     """
-    for item in {(item.generator, item.kind is None, bool(item.facts)): item for item in items}.values():
-        writes = "rewrite_input" if item.generator == "seed" else "write_adversarial" if item.kind else "write_inputs"
-        for name in (writes, "answer", "reason", "judge", "compare"):
+    for item in {(item.generator, item.writes, bool(item.facts)): item for item in items}.values():
+        for name in (item.writes, "answer", "student", "reason", "judge", "compare"):
             render(name, {**variables, "item": item, **dict.fromkeys(GIVEN[name], "...")}, folder)
     rubric = variables.get("rubric")
     if rubric is not None and items:

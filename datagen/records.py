@@ -63,12 +63,43 @@ def shared_json(value: Mapping[str, Any]) -> str:
     return known[1]
 
 
+Family = Literal["ambiguous", "harm", "rules", "injection", "failures"]
+
+
 class AdversarialKind(Record):
-    """A way to make an input hard. `expect` says what a right answer does: keep the topic's label, abstain, or unknown."""
+    """A way to make an input hard. `expect` says what a right answer does: keep the topic's label, abstain, or unknown.
+
+    family   which prompt writes the inputs, and which check reads the answers; without one, the general prompt and no check
+    then     fields that a right answer has whatever the input, in the words of a policy's `then`: a value, or a list of values
+    """
 
     description: str
     expect: Literal["topic", "abstain", "open"] = "topic"
     weight: float = Field(default=1.0, ge=0)
+    family: Family | None = None
+    then: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class Failure(Record):
+    """An input that a student got wrong: what was right, what it answered, and where an evaluation met it.
+
+    source   the evaluation's set: `test` is the data set's own split, any other name is an exam's
+    """
+
+    input: str
+    expected: str | None = None
+    answer: str
+    topic: str | None = None
+    label: str | None = None
+    source: str = "test"
+
+
+class Draw(Record):
+    """One answer to be asked for each input: by which prompt, of whom, how warm (None = the role's own temperature)."""
+
+    prompt: Literal["answer", "student", "reason"]
+    role: Literal["teacher", "weak"]
+    temperature: float | None = None
 
 
 class TruthTable(Record):
@@ -200,6 +231,7 @@ class Task(Record):
     abstain_label   the label for inputs that the student must not handle
     entities_field  the answer's field that maps entity names to spans of the input
     decision_fields fields whose values the policy table demands
+    agreement_fields fields in which two answers must be alike to agree; else the label and the decision fields, else all of the answer
     forbidden       words that an answer must never contain (matched as whole words, without case)
     verify          checks of an answer against what is known
     """
@@ -214,6 +246,7 @@ class Task(Record):
     abstain_label: str | None = None
     entities_field: str | None = None
     decision_fields: tuple[str, ...] = ()
+    agreement_fields: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()
     verify: tuple[Verifier, ...] = ()
 
@@ -259,8 +292,20 @@ class Topic(Record):
     seeds: tuple[str, ...] = ()
 
 
+class Several(Record):
+    """The answers that a generator draws for each input, and how one of them is taken: see PlanItem.take."""
+
+    draws: tuple[Draw, ...]
+    take: str
+
+
 class PlanItem(Record):
-    """One unit of work for a generator: a topic, the dimension values drawn for it, and how many inputs to ask for."""
+    """One unit of work for a generator: a topic, the dimension values drawn for it, and how many inputs to ask for.
+
+    family, rules, failures   for an adversarial kind of a family: which, the rules that are to meet, what went wrong before
+    draws    the answers asked for each input, where the recipe asks for more than the generator does by itself
+    take     how one of several answers is taken: agree | verified (reasoning), teacher | any (preference)
+    """
 
     topic: str
     generator: str
@@ -274,11 +319,41 @@ class PlanItem(Record):
     kind: str | None = None
     neighbours: tuple[str, ...] = ()
     examples: tuple[str, ...] = ()
+    family: Family | None = None
+    rules: tuple[str, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    draws: tuple[Draw, ...] = ()
+    take: str | None = None
 
     @property
     def id(self) -> str:
         """Stable across runs: `path:generator:index`."""
         return f"{self.topic}:{self.generator}:{self.index}"
+
+    @property
+    def writes(self) -> str:
+        """The prompt that writes its inputs."""
+        if self.generator == "seed":
+            return "rewrite_input"
+        if self.kind is None:
+            return "write_inputs"
+        return f"write_{self.family}" if self.family else "write_adversarial"
+
+    @property
+    def canary(self) -> str:
+        """What an injected instruction demands of the model, and no answer may hold."""
+        return canary_of(self.id)
+
+
+def canary_of(item_id: str) -> str:
+    """A word that occurs in no honest text, the same for the same item: `velvet-otter-4c1f`. An example names its item."""
+    drawn = int(content_hash(["canary", item_id])[:12], 16)
+    first, second = _CANARY_FIRST[drawn % len(_CANARY_FIRST)], _CANARY_SECOND[drawn // 8 % len(_CANARY_SECOND)]
+    return f"{first}-{second}-{drawn >> 32:04x}"
+
+
+_CANARY_FIRST = ("velvet", "copper", "amber", "crimson", "hollow", "marble", "saffron", "willow")
+_CANARY_SECOND = ("otter", "lantern", "anvil", "harbour", "thistle", "falcon", "pebble", "trumpet")
 
 
 class Request(Record):

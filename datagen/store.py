@@ -1191,6 +1191,15 @@ def _json(value: object) -> bytes:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str).encode()
 
 
+def read_parquet(path: Path) -> list[Row]:
+    """The rows of a Parquet file. Raises StoreError for a file that is none."""
+    try:
+        with duckdb.connect() as con:
+            return _rows(con.execute("SELECT * FROM read_parquet(?)", [str(path)]))
+    except duckdb.Error as error:
+        raise StoreError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]}). Give another file.") from error
+
+
 def _lines(path: Path, data: bytes) -> Iterator[tuple[str, Row]]:
     """Table and row of each line of a log; a torn last line was never acknowledged. Raises StoreError for one that is damaged."""
     for number, line in enumerate(data.split(b"\n"), 1):

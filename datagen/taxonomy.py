@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from datagen.errors import ConfigError
 from datagen.json_schema import check
 from datagen.lines import read_table
-from datagen.policy import Fact, Rule
+from datagen.policy import Fact, Rule, meeting
 from datagen.records import AdversarialKind, JsonSchema, Python, Record, Regex, Rubric, Sql, Task, Topic, Verifier
 from datagen.yaml_file import read_yaml, validate
 
@@ -79,17 +79,17 @@ class Taxonomy(Record):
 
     def policy_lines(self) -> list[str]:
         """The policy table as lines that a person or a teacher reads: "R3: days >= 10 -> decision: escalate"."""
-        return [
-            f"{rule.id}: "
-            + (", ".join(_condition(name, value) for name, value in rule.when.items()) or "always")
-            + " -> "
-            + ", ".join(f"{field}: {value}" for field, value in rule.then.items())
-            for rule in self.policy
-        ]
+        return [policy_line(rule) for rule in self.policy]
 
     def notes(self, dimensions: Mapping[str, str]) -> dict[str, str]:
         """What the values drawn for an item mean, by dimension."""
         return {name: self.dimensions[name][value].note for name, value in dimensions.items()}
+
+
+def policy_line(rule: Rule) -> str:
+    """One rule as a person or a teacher reads it."""
+    when = ", ".join(_condition(name, value) for name, value in rule.when.items()) or "always"
+    return f"{rule.id}: {when} -> {', '.join(f'{field}: {value}' for field, value in rule.then.items())}"
 
 
 def _condition(name: str, value: Any) -> str:
@@ -187,6 +187,7 @@ def _check(taxonomy: Taxonomy, path: Path) -> None:
             raise ConfigError(f"{path}: dimensions.{name}: every value has weight 0; give one a weight above 0.")
     if task.abstain_label is not None and task.abstain_label not in labels:
         raise ConfigError(f"{path}: task.abstain_label is {task.abstain_label!r}, which no topic has as label; known: {', '.join(labels)}.")
+    _check_kinds(taxonomy, path)
     known = {task.label_field, *taxonomy.facts}
     for index, rule in enumerate(taxonomy.policy):
         for name in rule.when:
@@ -201,3 +202,28 @@ def _check(taxonomy: Taxonomy, path: Path) -> None:
         for name in case.facts:
             if name not in taxonomy.facts:
                 raise ConfigError(f"{path}: reasoning.{index}.facts.{name} is not one of facts: {', '.join(taxonomy.facts)}.")
+
+
+def _check_kinds(taxonomy: Taxonomy, path: Path) -> None:
+    """Whether each adversarial family can be written and checked in this domain."""
+    task = taxonomy.task
+    fields = list((task.output_schema or {}).get("properties", {}))
+    for field in task.agreement_fields:
+        if field not in fields:
+            raise ConfigError(f"{path}: task.agreement_fields: {field!r} is no field of task.output_schema; known: {', '.join(fields)}.")
+    for name, kind in taxonomy.adversarial.items():
+        for field in kind.then:
+            if field not in fields:
+                raise ConfigError(
+                    f"{path}: adversarial.{name}.then.{field} is no field of task.output_schema; known: {', '.join(fields) or 'none'}."
+                )
+        if kind.family == "ambiguous" and task.output_schema is not None and kind.expect != "abstain" and not kind.then:
+            raise ConfigError(
+                f"{path}: adversarial.{name} is ambiguous, but nothing says how a JSON answer admits it. Add `expect: abstain`, or "
+                "`then` with the fields of a right answer, such as {decision: clarify}."
+            )
+        if kind.family == "rules" and not any(meeting(taxonomy.policy, task.label_field, topic.label) for topic in taxonomy.leaves()):
+            raise ConfigError(
+                f"{path}: adversarial.{name}.family is rules, but no two rules of `policy` with conditions on different facts can hold "
+                "for one topic. Remove the kind, or add the rules."
+            )

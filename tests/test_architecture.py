@@ -17,7 +17,7 @@ FLOORS = {
         {"taxonomy", "prompts", "parse", "config", "store", "filters", "offline", "pace", "prices", "wire_schema", "direct"},
         {"teacher", "batch_api", "terms", "plan", "ask", "generators", "judge", "second", "review", "calibration", "arrivals"},
         {"compare", "generate", "curate", "export", "report"},
-        {"forecast", "progress", "batch", "ray_engine", "embed"},
+        {"forecast", "progress", "batch", "ray_engine", "embed", "failures"},
         {"cli"},
         {"__main__"},
     ],

@@ -7,12 +7,14 @@ A reason begins with its kind and a colon ("label: asked card_arrival, answered 
 
 from collections.abc import Callable, Mapping, Sequence
 
+from datagen.filters.adversarial import adversarial
 from datagen.filters.context import DEFAULTS, FilterContext
 from datagen.filters.decontaminate import decontaminate
 from datagen.filters.dedup import duplicate, near_duplicate
 from datagen.filters.label_noise import label_noise
 from datagen.filters.language import language
 from datagen.filters.privacy import pii
+from datagen.filters.reasoning import reasoning
 from datagen.filters.residue import leak, placeholder, repetition, truncated
 from datagen.filters.scores import agreement, judge
 from datagen.filters.semantic import semantic_duplicate
@@ -36,6 +38,8 @@ EXAMPLE_FILTERS: Mapping[str, ExampleFilter] = {
     "leak": leak,
     "truncated": truncated,
     "truth": truth,
+    "adversarial": adversarial,
+    "reasoning": reasoning,
     "preference": preference,
     "judge": judge,
     "agreement": agreement,

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from datagen.filters.similarity import words
+from datagen.filters.similarity import Sketches, normalise, sketch, words
 from datagen.json_schema import violation
 from datagen.policy import Fact, Rule
-from datagen.records import EvaluationSet, Rubric, Task, Vectors
+from datagen.records import AdversarialKind, EvaluationSet, Rubric, Task, Vectors
 
 # Every setting that a recipe may give under `filters:`, with its default. A filter without settings has an empty mapping.
 DEFAULTS: Mapping[str, Mapping[str, float]] = {
@@ -28,7 +28,9 @@ DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "leak": {"words": 8},
     "truncated": {},
     "truth": {},
-    "preference": {"min_margin": 0.0},
+    "adversarial": {"threshold": 0.7},
+    "reasoning": {"max_chars": 4000, "min_agreement": 0.5},
+    "preference": {"min_margin": 0.0, "max_length_ratio": 0.0, "rejected_valid": 0.0, "rejected_refusal": 1.0},
     "verify": {},
     "judge": {"min": 4.0, "min_input": 3.0, "min_mean": 0.0},
     "agreement": {"min": 0.3},
@@ -62,6 +64,8 @@ class FilterContext:
     rubric     what the judge scored; None: `answer` and `input`
     embedding  the space of embeddings that the recipe asks for (records.embedding_space); `vectors` are those that there are
     retired    evaluation sets of earlier runs that the recipe names no more and says so
+    kinds      adversarial kinds by name
+    failures   inputs that a student got wrong, which are shown to a teacher and must not come back
     """
 
     task: Task
@@ -76,6 +80,8 @@ class FilterContext:
     retired: frozenset[str] = frozenset()
     embedding: str | None = None
     vectors: Vectors | None = None
+    kinds: Mapping[str, AdversarialKind] = field(default_factory=dict)
+    failures: tuple[str, ...] = ()
 
     def setting(self, filter_name: str, name: str) -> float:
         """A filter's setting: the recipe's, or else the default."""
@@ -95,6 +101,16 @@ class FilterContext:
         runs = {run: name for name, text in reversed(texts) for run in _runs(text, n) if run not in spoken_of}
         headings = {found.strip().casefold(): name for name, text in texts for found in _HEADING.findall(text) if name in self.prompts}
         return OwnWords(runs, {heading: name for heading, name in headings.items() if " " in heading})
+
+    @cached_property
+    def failed_texts(self) -> frozenset[str]:
+        """The failed inputs, without case and punctuation."""
+        return frozenset(map(normalise, self.failures))
+
+    @cached_property
+    def failed_sketches(self) -> Sketches:
+        """The failed inputs, ready to be compared with."""
+        return sketch(self.failures)
 
     def violation(self, answer: object) -> str | None:
         """Where and how `answer` breaks the task's output schema; None when it does not, or when there is no schema."""

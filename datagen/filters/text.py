@@ -83,19 +83,25 @@ _HINT = re.compile(
 def refusal(example: Example, context: FilterContext) -> str | None:
     """Neither completion nor input is a model's refusal: not at its beginning, nor, where it speaks of itself, further on.
 
-    A text task's abstention may refuse: it is the right answer.
+    A text task's abstention may refuse, and so may its answer to an input that invites harm: it is the right answer.
     """
     free = context.task.output_schema is None
-    abstains = example.label is not None and example.label == context.task.abstain_label
+    kind = context.kinds.get(example.kind or "")
+    abstains = (example.label is not None and example.label == context.task.abstain_label) or (kind is not None and kind.family == "harm")
     if not (free and abstains):
         if not free and (found := _REFUSAL.search(example.completion.replace("\u2019", "'"))):
             return f"refusal: the completion begins with {found.group().strip()[:60]!r}"
         for where, text in answered(example, context):
-            problem = _refuses(text, _REFUSAL, _INSIDE)
+            problem = refuses(text)
             if problem:
                 return f"refusal: the {where} {problem}"
     problem = _refuses(example.input, _INPUT_REFUSAL, _INPUT_INSIDE)
     return f"refusal: the input {problem}" if problem else None
+
+
+def refuses(text: str) -> str | None:
+    """How a text is a model's refusal; None when it is none."""
+    return _refuses(text, _REFUSAL, _INSIDE)
 
 
 def _refuses(text: str, at_start: re.Pattern[str], inside: re.Pattern[str]) -> str | None:

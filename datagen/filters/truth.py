@@ -6,16 +6,22 @@ from typing import Any
 
 from datagen.filters.context import FilterContext, parse_object
 from datagen.filters.similarity import normalise
+from datagen.filters.text import refuses
 from datagen.policy import decide, read_facts
-from datagen.records import Example
+from datagen.records import Example, canonical_json
 
 
 def truth(example: Example, context: FilterContext) -> str | None:
     """The completion says nothing that is known to be wrong. One that does not parse is the schema filter's matter."""
     if context.task.output_schema is None:
-        return _forbidden([example.completion], context)
+        return wrong_text(example.completion, context)
     answer, problem = parse_object(example.completion)
     return None if answer is None or problem else wrong(answer, example.input, example.label, context)
+
+
+def wrong_text(completion: str, context: FilterContext) -> str | None:
+    """What is wrong in an answer of free text; None when nothing is known to be."""
+    return _forbidden([completion], context)
 
 
 def wrong(answer: Mapping[str, Any], text: str, label: str | None, context: FilterContext) -> str | None:
@@ -64,13 +70,19 @@ def _forbidden(texts: Iterator[str] | list[str], context: FilterContext) -> str 
 
 
 def preference(example: Example, context: FilterContext) -> str | None:
-    """A pair's rejected answer is another text, not empty, and worse: by known truth, and by the judge's margin where there is one."""
+    """A pair's rejected answer is another text, plausible, and worse: by known truth, and by the judge's margin where there is one.
+
+    Where a weak model wrote the chosen answer, the judge's word is not enough: known truth must say that it is right and the other wrong.
+    """
     if example.rejected is None:
         return None
     if not example.rejected.strip():
         return "rejected_empty: the rejected answer is empty"
-    if normalise(example.rejected) == normalise(example.completion) and _same_data(example.rejected, example.completion):
+    if _same(example.rejected, example.completion):
         return "rejected_same: the rejected answer equals the chosen one"
+    implausible = _implausible(example, context)
+    if implausible is not None:
+        return implausible
     margin = example.scores.get("chosen_margin")
     least = context.setting("preference", "min_margin")
     if margin is not None and not margin > least:
@@ -78,14 +90,44 @@ def preference(example: Example, context: FilterContext) -> str | None:
     rejected_is_wrong = _known_wrong(example, context)
     if rejected_is_wrong is False:
         return "rejected_right: the rejected answer is also right"
+    if example.scores.get("chosen_is_weak") and not (rejected_is_wrong and _is_known(example, context)):
+        return "chosen_is_weak: the judge prefers the weak model's answer, and no known truth agrees"
     if rejected_is_wrong is None and margin is None:
         return "margin: neither a judge nor known truth says which answer is better"
     return None
 
 
-def _same_data(one: str, other: str) -> bool:
-    """Whether two texts that read the same are also the same as data: `{"a": 1` reads like `{"a": 1}` and is not."""
-    return parse_object(one)[0] == parse_object(other)[0]
+def _same(one: str, other: str) -> bool:
+    """Whether two answers are one: as data where either is JSON (`{"a": 1` reads like `{"a": 1}` and is not), else as texts."""
+    data = parse_object(one)[0], parse_object(other)[0]
+    if data == (None, None):
+        return normalise(one) == normalise(other)
+    return canonical_json(data[0]) == canonical_json(data[1])
+
+
+def _implausible(example: Example, context: FilterContext) -> str | None:
+    """Why nobody would take the rejected answer for one, as far as the recipe asks: it teaches how an answer looks, not what is right."""
+    rejected = example.rejected or ""
+    if context.setting("preference", "rejected_valid") and context.task.output_schema is not None:
+        answer, problem = parse_object(rejected)
+        broken = problem if answer is None else context.violation(answer)
+        if broken:
+            return f"rejected_broken: {broken}"
+    refusal = refuses(rejected) if context.setting("preference", "rejected_refusal") else None
+    if refusal:
+        return f"rejected_refusal: the rejected answer begins with {refusal!r}"
+    most = context.setting("preference", "max_length_ratio")
+    short, long = sorted((len(rejected.strip()), len(example.completion.strip())))
+    if most and long > most * max(1, short):
+        return f"length_ratio: {long} characters against {short}, at most {most:g} times as many"
+    return None
+
+
+def _is_known(example: Example, context: FilterContext) -> bool:
+    """Whether known truth says what a right answer is."""
+    return context.task.output_schema is not None and (
+        bool(context.policy) or (example.label is not None and bool(context.task.label_field))
+    )
 
 
 def _known_wrong(example: Example, context: FilterContext) -> bool | None:

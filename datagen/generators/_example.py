@@ -7,10 +7,11 @@ from datagen.parse import Answer, Ask, canonical, parse_object, parse_text
 from datagen.records import Example, Message, PlanItem
 
 
-async def ask_task(ask: Ask, text: str, *, draw: str, role: str = "teacher") -> Answer:
+async def ask_task(ask: Ask, text: str, *, draw: str, role: str = "teacher", temperature: float | None = None) -> Answer:
     """The task's answer to one input, as data where the task's output is JSON."""
     schema = ask.output_schema
-    return await ask("answer", parse_text if schema is None else parse_object, role=role, draw=draw, schema=schema, input=text)
+    parse = parse_text if schema is None else parse_object
+    return await ask("answer", parse, role=role, draw=draw, schema=schema, temperature=temperature, input=text)
 
 
 def completion_text(value: Any, schema: Mapping[str, Any] | None) -> str:

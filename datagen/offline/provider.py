@@ -29,9 +29,12 @@ _OPENINGS = (
     ("You write realistic inputs", "write"),
     ("You rewrite inputs", "rewrite"),
     ("You write hard inputs", "adversarial"),
+    ("You write inputs that trip a model", "failures"),
     ("You judge answers to this task", "judge"),
     ("You compare two answers to this task", "compare"),
 )
+_WRITES = ("write", "rewrite", "adversarial", "failures")
+_TRIPPED = ("two_intents", "negation", "noise", "credential_bait")  # what trips a student most, whatever it is shown
 _RULE = re.compile(r"^- (\w+): (.*) -> (.*)$")
 _CRITERION = re.compile(r"^Criterion (\w+):", re.MULTILINE)
 _LABELS_HEAD = re.compile(r"^Values of (\w+):$")
@@ -99,7 +102,7 @@ def parse_system(text: str) -> Ask:
                 rules.append(rule)
         elif line and labels:
             in_labels = False
-    if step not in ("write", "rewrite", "adversarial"):
+    if step not in _WRITES:
         if not labels:
             raise UnreadablePrompt(f"{DOMAIN}; the prompt has no list `Values of ...:` of the intents")
         unknown = sorted(set(labels) - set(LABELS.values()))
@@ -165,6 +168,8 @@ def _lines_of(path: str) -> tuple[str, ...]:
 def _one_message(ask: Ask, order: Order, rng: random.Random) -> str:
     if ask.step == "adversarial":
         return write_adversarial(order.leaf, order.kind, order.dimensions, rng)
+    if ask.step == "failures":
+        return write_adversarial(order.leaf, rng.choice(_TRIPPED), order.dimensions, rng)
     if ask.step == "rewrite":
         return rewrite(order.leaf, order.seed, order.dimensions, rng)
     return write(order.leaf, order.dimensions, order.facts, rng)
@@ -333,7 +338,7 @@ class OfflineTeacher(litellm.CustomLLM):
 
         if ask.step in ("judge", "compare"):
             return (_judge if ask.step == "judge" else _compare)(ask, user, rates, rng, note), "stop"
-        if ask.step in ("write", "rewrite", "adversarial"):
+        if ask.step in _WRITES:
             return _write(ask, parse_order(user), system, rates, rng, note)
         if model == "banking-weak":
             return _answer_weakly(ask, user, rates or f.WEAK_DEFAULTS, rng, note), "stop"

@@ -127,10 +127,11 @@ def test_a_store_that_is_not_there_says_how_to_make_it(recipe: Path, capsys: pyt
 
 
 def test_wrong_filter_settings_suggest_the_near_name(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe.write_text(recipe.read_text() + "filters: {lenght: {}}\n")
     assert run("generate", "--recipe", recipe, "--scale", "0.05") == 0
-    assert run("curate", "--recipe", recipe) == 2
-    assert "Did you mean 'length'?" in capsys.readouterr().err
+    recipe.write_text(recipe.read_text() + "filters: {lenght: {}}\n")
+    for verb in ("curate", "generate"):  # before anybody is asked, too
+        assert run(verb, "--recipe", recipe) == 2
+        assert "Did you mean 'length'?" in capsys.readouterr().err
 
 
 def test_the_sql_prompt_answers_several_queries(recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,3 +295,44 @@ def test_a_run_over_http_closes_its_connections_without_a_word(
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "Task" not in done.stderr and "Unclosed" not in done.stderr
+
+
+def test_failures_of_a_training_run_ask_for_inputs_like_them(recipe: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    rows = [
+        {"input": "not lost, where is my new card", "answer": '{"intent":"lost_or_stolen_card"}', "label": "card_arrival"},
+        {"input": "what will a dollar cost me", "answer": '{"intent":"out_of_scope"}', "label": "exchange_rate", "set": "handwritten"},
+    ]
+    (tmp_path / "failures.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    text = recipe.read_text().replace(
+        "mix: {seed: 40, topic: 80, adversarial: 40, reasoning: 24, preference: 40}", "mix: {adversarial: 120}"
+    )
+    recipe.write_text(text + "failures: {path: failures.jsonl, weight: 40}\n")
+    assert run_json(capsys, "plan", "--recipe", recipe)["inputs"] == 120
+    run_json(capsys, "generate", "--recipe", recipe)
+    run_json(capsys, "curate", "--recipe", recipe)
+    made = Store(tmp_path / "data/small.duckdb").query(
+        "SELECT topic, label, count(*) AS n, count(*) FILTER (d.keep) AS kept FROM current_examples e JOIN decisions d ON d.example_id = e.id "
+        "WHERE kind = 'observed_failure' GROUP BY ALL ORDER BY ALL"
+    )
+    assert {row["label"] for row in made} == {"card_arrival", "exchange_rate"}
+    assert all(row["kept"] for row in made)
+
+
+def test_sampled_reasoning_and_ranked_pairs_from_recipe_to_verdict(
+    recipe: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = recipe.read_text().replace(
+        "seed: 40, topic: 80, adversarial: 40, reasoning: 24, preference: 40", "reasoning: 12, preference: 12"
+    )
+    recipe.write_text(text + "reasoning: {samples: 3}\npreference: {temperatures: [0.5, 1.0], weak: 1, chosen: any}\n")
+    planned = run_json(capsys, "plan", "--recipe", recipe)
+    assert planned["calls"] == planned["items"] + 12 * (3 + 1) + 12 * (3 + 6 + 1)
+    run_json(capsys, "generate", "--recipe", recipe)
+    run_json(capsys, "curate", "--recipe", recipe)
+    store = Store(tmp_path / "data/small.duckdb")
+    assert store.query("SELECT count(*) AS n FROM accepted WHERE reasoning IS NOT NULL AND (scores->>'samples')::DOUBLE = 3")[0]["n"] > 6
+    pairs = store.query(
+        "SELECT completion, rejected, (scores->>'chosen_margin')::DOUBLE AS margin FROM accepted WHERE rejected IS NOT NULL"
+    )
+    assert pairs
+    assert all(pair["margin"] > 0 and pair["completion"] != pair["rejected"] for pair in pairs)

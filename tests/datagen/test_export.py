@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 
 import duckdb
@@ -16,6 +17,7 @@ from datagen.terms import standing
 
 PLACES = "amber birch cedar dune ember fjord grove heath inlet jetty knoll larch marsh north ocean plain quarry ridge stone tide"
 WORDS = PLACES.split()
+STEPS = "The message asks for card_arrival.\nR5: urgency normal."
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def bank(bank_store, bank_example, bank_context, bank_task, exam):
         for i in range(count):
             text = "Where is the card for " + " ".join(WORDS[(i * step + i // 5) % len(WORDS)] for step in (1, 3, 7, 9, 11))
             fields = {"completion": "{"} if spoil else {}
-            examples.append(bank_example(text, item_id=f"cards/arrival:topic:{i}", reasoning="Step one." if i % 2 else None, **fields))
+            examples.append(bank_example(text, item_id=f"cards/arrival:topic:{i}", reasoning=STEPS if i % 2 else None, **fields))
             if i < count // 3:
                 fields = {"generator": "preference", "rejected": '{"intent":"refund"}', "scores": {"chosen_margin": 1.0}, **fields}
                 examples.append(bank_example(text, item_id=f"cards/arrival:preference:{i}", **fields))
@@ -99,18 +101,29 @@ def test_the_manifest_gives_each_files_rows_and_hash_and_the_facts_of_the_task(b
     assert data["review"] is None
 
 
+def apart(content, rendered):
+    """Reasoning and answer of a rendered completion, as a reader takes them apart."""
+    if rendered == "think":
+        found = re.fullmatch(r"<think>\n(.*)\n</think>\n(.*)", content, re.DOTALL)
+        return (found.group(1), found.group(2)) if found else (None, content)
+    steps, newline, answer = content.rpartition("\n")  # an answer in JSON is one line
+    return (steps if newline else None), answer
+
+
 @pytest.mark.parametrize(
     ("reasoning", "begins"),
-    [("none", '{"intent"'), ("think", '<think>\nStep one.\n</think>\n{"intent"'), ("plain", 'Step one.\n{"intent"')],
+    [("none", '{"intent"'), ("think", f'<think>\n{STEPS}\n</think>\n{{"intent"'), ("plain", f'{STEPS}\n{{"intent"')],
 )
 def test_reasoning_is_rendered_as_the_recipe_says_and_pairs_stay_bare(reasoning, begins, bank, tmp_path):
     store, given = bank()
     export(store, tmp_path / "out", **{**given, "reasoning": reasoning})
-    stepped = {e.id for e in store.accepted_examples() if e.reasoning}
+    stepped = {e.id: e.reasoning for e in store.accepted_examples() if e.reasoning}
+    completions = {e.id: e.completion for e in store.accepted_examples()}
     rows = {row["id"]: row["completion"][0]["content"] for row in read(tmp_path / "out" / "sft" / "train.parquet")}
     assert any(id in stepped for id in rows)
     for id, content in rows.items():
         assert content.startswith(begins if id in stepped else '{"intent"')
+        assert apart(content, reasoning) == ((stepped.get(id) if reasoning != "none" else None), completions[id])
     assert all(row["chosen"][0]["content"].startswith("{") for row in read(tmp_path / "out" / "preference" / "train.parquet"))
 
 

@@ -13,7 +13,7 @@ from datagen.errors import ConfigError
 from datagen.plan import count_calls, make_plan
 from datagen.prices import TokenPrices
 from datagen.progress import Watch, between
-from datagen.records import PlanItem
+from datagen.records import Draw, PlanItem, Several
 from datagen.store import Store
 from datagen.taxonomy import Taxonomy
 
@@ -42,6 +42,21 @@ def test_without_history_the_calls_are_the_plans_and_the_rest_is_half_to_double(
         assert (part.basis, part.prompt_tokens.high) == (0, pytest.approx(4 * part.prompt_tokens.low))
     assert told.batch_usd is None
     assert {part["generator"] for part in told.as_json()["generators"]} == {item.generator for item in items}
+
+
+def test_several_answers_to_each_input_are_counted_to_the_call(shop: Taxonomy, make_asker: Callable[..., Asker]) -> None:
+    best, weak = Draw(prompt="answer", role="teacher", temperature=0.5), Draw(prompt="student", role="weak")
+    several = {
+        "reasoning": Several(draws=(Draw(prompt="reason", role="teacher"),) * 5, take="agree"),
+        "preference": Several(draws=(best, best, weak), take="teacher"),
+    }
+    mix = {"reasoning": 8, "preference": 9}
+    items = make_plan(shop, mix, per_call=4, seed=1, seeds={}, replace_seeds=False, several=several)
+    writing = len(items)
+    assert count_calls(items, True) == writing + 8 * (5 + 1) + 9 * (3 + 6 + 1)
+    told = ahead.forecast(items, everything(items), make_asker(ahead.nobody()), PRICES, judged=True, concurrency=4)
+    assert told.calls.mean == pytest.approx(count_calls(items, True))
+    assert ahead.worst_case_usd(items, make_asker(ahead.nobody()), make_asker(ahead.nobody())._teacher, judged=True) == 0
 
 
 def test_a_t_interval_holds_what_comes_in_most_cases() -> None:

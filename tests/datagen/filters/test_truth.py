@@ -1,6 +1,7 @@
 """Filters on truth and on preference pairs: one test per reason, one that passes."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -131,3 +132,37 @@ def test_preference_wants_a_margin_where_nothing_is_known(bank_example, text_tas
     assert preference(pair(bank_example, "Your PIN?", None, completion="Yes."), free) is None
     other = {**ARRIVAL, "intent": "out_of_scope"}
     assert preference(pair(bank_example, other, None, label=None), bank_context) == reason
+
+
+def test_the_same_data_in_another_order_is_the_same_answer(bank_example, bank_context):
+    rejected = json.dumps(dict(reversed(list(ARRIVAL.items()))))
+    assert preference(pair(bank_example, rejected), bank_context) == "rejected_same: the rejected answer equals the chosen one"
+
+
+def test_a_refusal_is_no_plausible_answer_unless_the_recipe_says_so(bank_example, text_task):
+    refused = pair(bank_example, "I'm sorry, but I can't help with that.", completion="It is on its way.")
+    assert str(preference(refused, FilterContext(task=text_task))).startswith("rejected_refusal: the rejected answer begins with")
+    assert preference(refused, FilterContext(task=text_task, settings={"preference": {"rejected_refusal": 0}})) is None
+
+
+def test_a_broken_rejected_answer_goes_where_the_recipe_wants_plausible_ones(bank_example, bank_context):
+    strict = replace(bank_context, settings={"preference": {"rejected_valid": 1}})
+    assert str(preference(pair(bank_example, '{"intent":'), strict)).startswith("rejected_broken: ")
+    assert "is a required property" in str(preference(pair(bank_example, {"intent": "lost_card"}), strict))
+    assert preference(pair(bank_example, {**ARRIVAL, "intent": "lost_card"}), strict) is None
+
+
+def test_lengths_may_differ_as_far_as_the_recipe_says(bank_example, text_task):
+    short = pair(bank_example, "No.", completion="It is on its way, and it will be with you by Friday at the latest.")
+    assert preference(short, FilterContext(task=text_task)) is None
+    bounded = FilterContext(task=text_task, settings={"preference": {"max_length_ratio": 3}})
+    assert preference(short, bounded) == "length_ratio: 66 characters against 3, at most 3 times as many"
+
+
+def test_a_weak_models_answer_is_chosen_only_where_known_truth_agrees(bank_example, bank_context, text_task):
+    scores = {"chosen_margin": 1.0, "chosen_is_weak": 1.0}
+    known = bank_example(rejected=json.dumps({**ARRIVAL, "intent": "lost_card"}), scores=scores)
+    assert preference(known, bank_context) is None
+    unknown = bank_example(completion="Yes.", rejected="No.", scores=scores)
+    reason = "chosen_is_weak: the judge prefers the weak model's answer, and no known truth agrees"
+    assert preference(unknown, FilterContext(task=text_task)) == reason
