@@ -34,6 +34,7 @@ from datagen.plan import count_calls, make_plan
 from datagen.progress import Watch, between
 from datagen.records import EvaluationSet, Example, PlanItem, Task
 from datagen.secrets import redact
+from datagen.sources import passages_of
 from datagen.taxonomy import Taxonomy, load_taxonomy
 from datagen.terms import TeacherTerms, describe, describe_teachers, of_the_data, require_settled
 
@@ -110,7 +111,11 @@ def _plan(work: Workspace) -> list[PlanItem]:
     seeds = load_seeds(work.loaded, work.labels)
     replace = recipe.seeds.replace if recipe.seeds else False
     mix = {str(name): count for name, count in recipe.mix.items()}
-    return make_plan(work.taxonomy, mix, per_call=recipe.per_call, seed=recipe.seed, seeds=seeds, replace_seeds=replace)
+    passages, shown = passages_of(work.loaded)
+    return make_plan(
+        work.taxonomy, mix, per_call=recipe.per_call, seed=recipe.seed, seeds=seeds, replace_seeds=replace,
+        max_turns=recipe.conversation.max_turns, passages=passages, shown=shown,
+    )  # fmt: skip
 
 
 def _settled(work: Workspace, said: str | None) -> list[TeacherTerms]:

@@ -17,7 +17,7 @@ from datagen.errors import ConfigError
 from datagen.records import EvaluationSet, Record, content_hash
 from datagen.yaml_file import read_yaml, validate
 
-GeneratorName = Literal["seed", "topic", "adversarial", "reasoning", "preference"]
+GeneratorName = Literal["seed", "topic", "adversarial", "reasoning", "preference", "conversation", "grounded"]
 Share = Annotated[float, Field(ge=0, le=0.5)]
 
 
@@ -151,6 +151,26 @@ class Batching(Record):
     poll_s: float = Field(default=60.0, gt=0, description="seconds between looks at open batches; grows to ten times that")
 
 
+class Conversation(Record):
+    """How long a conversation may get: `max_turns` messages of the user, each with its answer."""
+
+    max_turns: int = Field(default=4, ge=1, le=20)
+
+
+class Sources(Record):
+    """Documents for the grounded generator: md, txt, html and pdf files of a folder, subfolders among them.
+
+    in_prompt      whether the student is given the passage with the question, or must know the answer by heart
+    max_chars      the length of a passage
+    overlap_chars  how much of a passage, in whole sentences, the next one repeats where a section is cut
+    """
+
+    folder: str
+    in_prompt: bool = True
+    max_chars: int = Field(default=1500, ge=200, le=20_000)
+    overlap_chars: int = Field(default=150, ge=0)
+
+
 class Recipe(Record):
     """One experiment. `mix` counts the inputs asked for by generator; `per_call` how many of them one call writes."""
 
@@ -168,6 +188,8 @@ class Recipe(Record):
     budget_usd: float | None = Field(default=None, ge=0)
     batch: Batching = Batching()
     seeds: SeedFile | None = None
+    conversation: Conversation = Conversation()
+    sources: Sources | None = None
     filters: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     evaluation_sets: tuple[EvaluationFile, ...] = ()
     split: Split = Split()

@@ -28,7 +28,10 @@ _ENVIRONMENT.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=Fa
 GIVEN = {
     "write_inputs": (), "rewrite_input": (), "write_adversarial": (), "answer": ("input",), "reason": ("input",),
     "judge": ("input", "answer"), "compare": ("input", "first", "second"),
+    "write_turn": ("transcript",), "write_questions": (), "quote": ("input",),
 }  # fmt: skip
+# The prompts of generators that ask in their own way; others write inputs and answer them
+_OWN = {"conversation": ("write_turn", "answer", "judge"), "grounded": ("write_questions", "quote", "judge")}
 
 
 class Part(NamedTuple):
@@ -118,5 +121,5 @@ def check_prompts(variables: Mapping[str, Any], items: Sequence[PlanItem], folde
     """
     for item in {(item.generator, item.kind is None, bool(item.facts)): item for item in items}.values():
         writes = "rewrite_input" if item.generator == "seed" else "write_adversarial" if item.kind else "write_inputs"
-        for name in (writes, "answer", "reason", "judge", "compare"):
+        for name in _OWN.get(item.generator, (writes, "answer", "reason", "judge", "compare")):
             render(name, {**variables, "item": item, **dict.fromkeys(GIVEN[name], "...")}, folder)
