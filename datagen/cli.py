@@ -726,7 +726,12 @@ def _review_loop(database: "Store", reviewer: str, sample: Sequence[Example], ta
     for number, example in enumerate(sample, 1):
         kind = f", {example.kind}" if example.kind else ""
         out.rule(f"{number} of {len(sample)}: {example.topic}, {example.generator}{kind}")
-        parts = (("input", example.input), ("answer", example.completion), ("steps", example.reasoning), ("rejected", example.rejected))
+        parts = (
+            ("input", example.transcript),
+            ("answer", example.completion),
+            ("steps", example.reasoning),
+            ("rejected", example.rejected),
+        )
         for name, text in parts:
             if text:
                 out.print(f"{name + ':':<10}{text}", markup=False, highlight=False)

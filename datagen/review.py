@@ -165,7 +165,8 @@ def _edit(old: Example, decision: Decision, task: Task) -> Example:
         if task.label_field and isinstance(answer.get(task.label_field), str):
             label = answer[task.label_field]
     last_user = max(i for i, message in enumerate(old.prompt) if message.role == "user")
-    prompt = tuple(message.model_copy(update={"content": text}) if i == last_user else message for i, message in enumerate(old.prompt))
+    content = old.grounding.passage.block + text if old.grounding is not None and old.grounding.shown else text
+    prompt = tuple(message.model_copy(update={"content": content}) if i == last_user else message for i, message in enumerate(old.prompt))
     changes = {
         "item_id": f"{old.item_id}:edit:{old.id[:8]}", "prompt": prompt, "completion": completion, "answer": answer,
         "label": label, "parent": old.id, "scores": {}, "rejected": None if old.rejected == completion else old.rejected,

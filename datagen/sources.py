@@ -142,13 +142,17 @@ def _path(headings: Sequence[tuple[int, str]]) -> str:
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?([\w-]+)", re.IGNORECASE)
 _NO_TEXT = ("script", "style", "noscript", "template", "nav", "header", "footer", "aside", "form", "button", "svg")
 _TITLES = ("h1", "h2", "h3", "h4", "h5", "h6")
-_BLOCKS = (*_TITLES, "p", "li", "pre", "blockquote", "td", "th", "dt", "dd", "figcaption", "caption")
+_PARAGRAPHS = (
+    *_TITLES, "address", "article", "blockquote", "body", "dd", "div", "dt", "figcaption", "figure", "html", "li", "main", "p", "pre",
+    "section", "table", "title", "tr", "[document]",
+)  # fmt: skip
 
 
 def _html(path: Path, data: bytes) -> Iterator[Block]:
-    """The text of block elements under their headings; menus, scripts and forms are left out."""
+    """The text of each paragraph, list entry and table row under its headings; menus, scripts and forms are left out."""
     try:
         from bs4 import BeautifulSoup
+        from bs4.element import NavigableString, PreformattedString, Tag
     except ImportError as error:
         raise ConfigError(f"{path}: reading HTML needs beautifulsoup4: {_NEEDS}.") from error
     declared = _CHARSET.search(data[:4096])
@@ -157,18 +161,24 @@ def _html(path: Path, data: bytes) -> Iterator[Block]:
     for tag in soup(_NO_TEXT):
         tag.decompose()
     headings: list[tuple[int, str]] = []
-    elements = soup(_BLOCKS)
-    if not elements and (text := soup.get_text("\n").strip()):  # text without any markup of paragraphs
-        yield from _plain(text, markdown=False)
-    for element in elements:
-        if element.find_parent(_BLOCKS) is not None:
-            continue  # its text is that of the element round it
-        text = element.get_text("" if element.name == "pre" else " ").strip()
-        text = text if element.name == "pre" else " ".join(text.split())
-        if element.name in _TITLES:
-            _enter(headings, int(element.name[1]), text)
-        elif text:
-            yield Block(_path(headings), text)
+    texts: list[tuple[Tag, list[str]]] = []
+    for node in soup.descendants:
+        if isinstance(node, NavigableString) and not isinstance(node, PreformattedString):  # which are comments and the like
+            around = next(parent for parent in node.parents if parent.name in _PARAGRAPHS)
+            if not texts or texts[-1][0] is not around:
+                texts.append((around, []))
+            texts[-1][1].append(str(node))
+        elif texts and isinstance(node, Tag) and node.name == "br":
+            texts[-1][1].append(" ")
+        elif texts and isinstance(node, Tag) and node.name in ("td", "th") and node.parent is texts[-1][0]:
+            texts[-1][1].append(" | ")
+    for around, parts in texts:
+        joined = "".join(parts)
+        text = joined.strip("\n") if around.name == "pre" else " ".join(joined.split()).strip("| ")
+        if around.name in _TITLES:
+            _enter(headings, int(around.name[1]), text)
+        elif text.strip() and around.name != "title":
+            yield Block(_path(headings), f"- {text}" if around.name == "li" else text)
 
 
 _LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st", "\xad": "", "\0": ""})

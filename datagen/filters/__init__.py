@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datagen.filters.context import DEFAULTS, FilterContext
 from datagen.filters.decontaminate import decontaminate
 from datagen.filters.dedup import duplicate, near_duplicate
+from datagen.filters.grounded import grounded
 from datagen.filters.scores import judge
 from datagen.filters.text import language, length, pii, refusal, schema
 from datagen.filters.truth import preference, truth
@@ -25,6 +26,7 @@ EXAMPLE_FILTERS: Mapping[str, ExampleFilter] = {
     "language": language,
     "pii": pii,
     "truth": truth,
+    "grounded": grounded,
     "preference": preference,
     "judge": judge,
 }

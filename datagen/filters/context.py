@@ -21,6 +21,7 @@ DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "language": {"min_script_share": 0.7, "min_stop_word_share": 0.1},
     "pii": {},
     "truth": {},
+    "grounded": {"min_quote_chars": 8},
     "preference": {"min_margin": 0.0},
     "judge": {"min": 4.0, "min_input": 3.0},
     "duplicate": {},

@@ -4,7 +4,8 @@ An example hits a row of an evaluation set when, case and punctuation aside,
 - their texts are the same, or have a Jaccard similarity >= `threshold` (similarity.py), or
 - they share a run of 13 words, where the row has that many; a run of 8, where it has 8 to 12; or the example holds the
   whole row, where that has 4 to 7. A row of up to 3 words counts only as a whole text: its words occur in honest text.
-Inputs are checked, and completions too where the task's answers are free text.
+Inputs are checked, each turn of a conversation by itself, and completions too where the task's answers are free text; of an answer from
+a document also the passage, shown or not.
 
 It runs over every current example, whatever other filters say, because a person may accept what they dropped. A kept
 example's verdict names the sets that it was checked against: that is the pass which an export asks for.
@@ -16,7 +17,6 @@ from typing import NamedTuple
 import numpy as np
 
 from datagen.filters.context import FilterContext
-from datagen.filters.dedup import asked
 from datagen.filters.near import Twins, nearest
 from datagen.filters.similarity import hash_words, normalise, sketch, windows
 from datagen.records import EvaluationSet, Example, Verdict
@@ -49,7 +49,7 @@ def decontaminate(examples: Sequence[Example], context: FilterContext) -> list[V
     owners: list[str] = []
     ids = [example.id for example in examples]
     for example_id, example in zip(ids, examples, strict=True):
-        checked = [asked(example)] if context.task.output_schema is not None else [asked(example), example.completion]
+        checked = _learned(example, free_text=context.task.output_schema is None)
         texts += checked
         owners += [example_id] * len(checked)
     reasons: dict[str, str] = {}
@@ -61,6 +61,14 @@ def decontaminate(examples: Sequence[Example], context: FilterContext) -> list[V
         Verdict(example_id=example_id, by="filter:decontaminate", keep=example_id not in reasons, reason=reasons.get(example_id, proof))
         for example_id in ids
     ]
+
+
+def _learned(example: Example, *, free_text: bool) -> list[str]:
+    """The texts that a student reads or writes: each turn, what an answer was made from, and the answer where it is free text."""
+    texts = [example.without_passage(message.content) for message in example.prompt if message.role != "system"]
+    if example.grounding is not None:
+        texts.append(example.grounding.passage.text)
+    return [*texts, example.completion] if free_text or example.grounding is not None else texts
 
 
 def checked_against(evaluation_sets: Sequence[EvaluationSet]) -> str:

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Iterator
 
 from datagen.filters.context import FilterContext, parse_object
+from datagen.filters.turns import Said, answers, inputs, material
 from datagen.records import Example
 
 
@@ -12,29 +13,35 @@ def schema(example: Example, context: FilterContext) -> str | None:
     """The completion is one JSON object of the task's schema; a task without schema wants text that is not empty."""
     if context.task.output_schema is None:
         return None if example.completion.strip() else "empty: the completion is empty"
-    answer, problem = parse_object(example.completion)
-    if problem is not None:
-        return f"invalid_json: {problem}"
-    violation = context.violation(answer)
-    return f"schema: {violation}" if violation else None
+    for name, text in answers(example):
+        where = "" if name == "completion" else f"{name}: "
+        answer, problem = parse_object(text)
+        if problem is not None:
+            return f"invalid_json: {where}{problem}"
+        violation = context.violation(answer)
+        if violation:
+            return f"schema: {where}{violation}"
+    return None
 
 
 def length(example: Example, context: FilterContext) -> str | None:
-    """Input and completion are within the recipe's bounds."""
-    chars = len(example.input.strip())
-    if chars < context.setting("length", "min_input_chars"):
-        return f"input_short: {chars} characters, at least {context.setting('length', 'min_input_chars'):g}"
-    if chars > context.setting("length", "max_input_chars"):
-        return f"input_long: {chars} characters, at most {context.setting('length', 'max_input_chars'):g}"
-    chars = len(example.completion.strip())
-    if chars > context.setting("length", "max_completion_chars"):
-        return f"completion_long: {chars} characters, at most {context.setting('length', 'max_completion_chars'):g}"
-    if context.task.output_schema is None:
-        words = len(example.completion.split())
-        if words < context.setting("length", "min_completion_words"):
-            return f"completion_short: {words} words, at least {context.setting('length', 'min_completion_words'):g}"
-        if words > context.setting("length", "max_completion_words"):
-            return f"completion_long: {words} words, at most {context.setting('length', 'max_completion_words'):g}"
+    """Every input and answer is within the recipe's bounds."""
+    for name, text in inputs(example):
+        chars, where = len(text.strip()), "" if name == "input" else f" ({name})"
+        if chars < context.setting("length", "min_input_chars"):
+            return f"input_short: {chars} characters, at least {context.setting('length', 'min_input_chars'):g}{where}"
+        if chars > context.setting("length", "max_input_chars"):
+            return f"input_long: {chars} characters, at most {context.setting('length', 'max_input_chars'):g}{where}"
+    for name, text in answers(example):
+        chars, where = len(text.strip()), "" if name == "completion" else f" ({name})"
+        if chars > context.setting("length", "max_completion_chars"):
+            return f"completion_long: {chars} characters, at most {context.setting('length', 'max_completion_chars'):g}{where}"
+        if context.task.output_schema is None:
+            words = len(text.split())
+            if words < context.setting("length", "min_completion_words"):
+                return f"completion_short: {words} words, at least {context.setting('length', 'min_completion_words'):g}{where}"
+            if words > context.setting("length", "max_completion_words"):
+                return f"completion_long: {words} words, at most {context.setting('length', 'max_completion_words'):g}{where}"
     return None
 
 
@@ -60,11 +67,11 @@ _INPUT_REFUSAL = re.compile(
 def refusal(example: Example, context: FilterContext) -> str | None:
     """Neither the completion nor the input begins as a model's refusal. A text task's abstention may refuse: it is the right answer."""
     abstains = example.label is not None and example.label == context.task.abstain_label
-    for name, text, pattern in (
-        ("completion", example.completion, _REFUSAL), ("input", example.input, _INPUT_REFUSAL),
-    ):  # fmt: skip
+    checked = [(name, text, _REFUSAL) for name, text in answers(example)]
+    checked += [(name, text, _INPUT_REFUSAL) for name, text in inputs(example)]
+    for name, text, pattern in checked:
         found = pattern.search(text.replace("\u2019", "'"))
-        if found and not (name == "completion" and abstains and context.task.output_schema is None):
+        if found and not (pattern is _REFUSAL and abstains and context.task.output_schema is None):
             return f"refusal: the {name} begins with {found.group().strip()[:60]!r}"
     return None
 
@@ -107,9 +114,9 @@ def language(example: Example, context: FilterContext) -> str | None:
     words, and no other language's in greater number. It cannot tell other languages of one script apart, does not see a foreign
     sentence inside a long English text, and passes texts of fewer than 8 words in the right script.
     """
-    texts = [("input", example.input)]
+    texts = inputs(example)
     if context.task.output_schema is None:
-        texts.append(("completion", example.completion))
+        texts += answers(example)
     for name, text in texts:
         problem = _foreign(text, context)
         if problem:
@@ -153,9 +160,10 @@ def pii(example: Example, context: FilterContext) -> str | None:
 
     The reason names the kind, never the value. Patterns only: names, addresses and shorter numbers go unseen.
     """
-    texts = {"input": example.input, "completion": example.completion, "rejected": example.rejected, "reasoning": example.reasoning}
-    for name, text in texts.items():
-        for kind in _personal(text) if text else ():
+    texts = [Said("input", material(example)), *answers(example)]
+    texts += [Said(name, text) for name, text in (("rejected", example.rejected), ("reasoning", example.reasoning)) if text]
+    for name, text in texts:
+        for kind in _personal(text):
             return f"pii: {kind} in the {name}"
     return None
 
