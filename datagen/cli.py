@@ -35,6 +35,7 @@ from datagen.progress import Watch, between
 from datagen.records import EvaluationSet, Example, PlanItem, Task
 from datagen.secrets import redact
 from datagen.sources import passages_of
+from datagen.tasks import volume
 from datagen.taxonomy import Taxonomy, load_taxonomy
 from datagen.terms import TeacherTerms, describe, describe_teachers, of_the_data, require_settled
 
@@ -152,6 +153,7 @@ def plan(
     if as_json:
         rows = [{"topic": topic, "generator": generator, "inputs": count} for (topic, generator), count in sorted(cells.items())]
         whole = {"items": len(items), "inputs": sum(cells.values()), "calls": calls, "cells": rows}
+        whole["volume"] = volume(work.taxonomy.task, list(work.labels), items)
         _print_json({**whole, "forecast": ahead.as_json() if ahead else None})
         return
     table = Table(title=f"{work.loaded.recipe.name}: inputs asked for, by topic and generator", title_justify="left")
@@ -165,7 +167,9 @@ def plan(
     table.add_row("all", *map(str, totals), str(sum(totals)), style="bold")
     out.print(table)
     models = {role: config.model for role, config in work.loaded.recipe.teachers.by_role().items()}
-    out.print(f"{len(items)} items, about {calls:,} calls to {', '.join(f'{model} ({role})' for role, model in models.items())}.")
+    named = ", ".join(f"{model} ({role})" for role, model in models.items())
+    out.print(f"{len(items)} items, {'at most' if 'conversation' in generators else 'about'} {calls:,} calls to {named}.")
+    out.print(f"{volume(work.taxonomy.task, list(work.labels), items)}.")
     if ahead is not None:
         _print_forecast(ahead, work)
     for stands in {

@@ -260,6 +260,12 @@ def load_recipe(path: Path, *, teacher: str | None = None, scale: float = 1.0) -
     if scale != 1.0:
         mix = {name: max(1, round(count * scale)) for name, count in recipe.mix.items() if count}
         recipe = recipe.model_copy(update={"mix": mix})
+    asked = recipe.teachers.teacher.model
+    for name in ("conversation", "grounded"):
+        if recipe.mix.get(name) and asked.startswith("offline/"):
+            raise ConfigError(
+                f"{path}: mix.{name} is {recipe.mix[name]}, but {asked} is simulated and cannot do that. Name a hosted teacher."
+            )
     return LoadedRecipe(recipe=recipe, path=path, sha256=content_hash(recipe.model_dump(mode="json")))
 
 

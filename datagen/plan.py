@@ -87,7 +87,9 @@ def make_plan(
             raise ConfigError(
                 f"mix.{generator} is {count}, but the taxonomy gives it no topics ({_NEEDS[generator]}). Set it to 0 or add them."
             )
-        for topic, share in zip(eligible, apportion(count, [t.weight for t in eligible]), strict=True):
+        weights = [topic.weight for topic in eligible]
+        shares = _whole(count, size, weights) if generator == "conversation" else apportion(count, weights)
+        for topic, share in zip(eligible, shares, strict=True):
             items.extend(_items(taxonomy, topics, topic, generator, share, size, seed))
     return sorted(items, key=lambda item: item.id)
 
@@ -131,6 +133,14 @@ def apportion(total: int, weights: Sequence[float]) -> list[int]:
     by_remainder = sorted(range(len(weights)), key=lambda i: (-(exact[i] - int(exact[i])), i))
     for i in by_remainder[: total - sum(shares)]:
         shares[i] += 1
+    return shares
+
+
+def _whole(total: int, size: int, weights: Sequence[float]) -> list[int]:
+    """`total` by weight in lots of `size`, for a conversation that is shared out by the turn is none; the last lot may be smaller."""
+    shares = [lots * size for lots in apportion(-(-total // size), weights)]
+    last = max(place for place, share in enumerate(shares) if share)
+    shares[last] -= sum(shares) - total
     return shares
 
 

@@ -13,9 +13,9 @@ FILES = sorted([*(ROOT / "datagen").rglob("*.py"), *(ROOT / "train").rglob("*.py
 FLOORS = {
     "datagen": [
         {"records", "errors"},
-        {"policy", "yaml_file", "secrets", "ledger", "json_schema"},
+        {"policy", "yaml_file", "secrets", "ledger", "json_schema", "tasks"},
         {"taxonomy", "prompts", "parse", "config", "store", "filters", "offline", "pace", "prices", "wire_schema", "direct"},
-        {"teacher", "batch_api", "terms", "plan", "ask", "generators", "judge", "review", "arrivals"},
+        {"teacher", "batch_api", "terms", "plan", "ask", "generators", "judge", "review", "arrivals", "sources"},
         {"generate", "curate", "export", "report"},
         {"forecast", "progress", "batch", "ray_engine"},
         {"cli"},
@@ -40,6 +40,8 @@ OWNERS = {
     "duckdb": {"datagen/store.py"},
     "litellm": {"datagen/teacher.py", "datagen/batch_api.py", "datagen/offline/__init__.py", "datagen/offline/provider.py"},
     "aiohttp": {"datagen/direct.py"},
+    "bs4": {"datagen/sources.py"},
+    "pypdf": {"datagen/sources.py"},
     "ray": {"datagen/ray_engine.py"},
     "tenacity": {"datagen/teacher.py"},
     "datasketch": {"datagen/filters/similarity.py"},

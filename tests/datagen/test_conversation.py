@@ -3,13 +3,15 @@
 import asyncio
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from datagen.ask import Asker
+from datagen.config import load_recipe
 from datagen.curate import curate, curate_new
-from datagen.errors import TeacherError
+from datagen.errors import ConfigError, TeacherError
 from datagen.filters import EXAMPLE_FILTERS, FilterContext
 from datagen.filters.decontaminate import decontaminate
 from datagen.filters.dedup import duplicate, group_ids, near_duplicate
@@ -136,6 +138,19 @@ def test_a_conversation_counts_its_inputs_and_its_longest_course(shop: Taxonomy)
     assert sum(item.count for item in items) == 100
     assert max(item.count for item in items) == 5
     assert count_calls(items, judge=True) == 300
+
+
+def test_conversations_are_planned_whole_even_where_they_are_few(shop: Taxonomy) -> None:
+    assert [item.count for item in plan(shop, 8, max_turns=4)] == [4, 4]
+    assert sorted(item.count for item in plan(shop, 22, max_turns=4)) == [2, 4, 4, 4, 4, 4]
+
+
+@pytest.mark.parametrize("name", ["conversation", "grounded"])
+def test_the_simulated_teacher_is_not_asked_for_what_it_cannot_do(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(f"name: r\ntaxonomy: x.yaml\nteachers: {{teacher: {{model: offline/banking}}}}\nmix: {{{name}: 3}}\n")
+    with pytest.raises(ConfigError, match=rf"mix\.{name} is 3, but offline/banking is simulated"):
+        load_recipe(path)
 
 
 def test_the_forecast_spans_from_one_turn_to_the_last_and_learns_from_the_store(

@@ -264,7 +264,7 @@ def test_a_recipe_names_its_documents(tmp_path: Path, shop_path: Path) -> None:
     (tmp_path / "library_docs").mkdir()
     (tmp_path / "library_docs/rules.md").write_text(RULES * 5)
     found, shown = passages_of(loaded)
-    assert (len(found), shown) == (2, False)
+    assert (len(found), shown) == (3, False)
     assert found == read_passages(tmp_path / "library_docs", max_chars=300, overlap_chars=150)
     assert passages_of(load_recipe(path).model_copy(update={"recipe": loaded.recipe.model_copy(update={"mix": {"topic": 1}})})) == (
         (),
