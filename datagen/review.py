@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from datagen.errors import ConfigError
 from datagen.records import Example, Record, Task, Verdict
@@ -20,6 +20,7 @@ EVERYONE = "everyone"
 
 _FIELDS = (
     "id", "topic", "generator", "label", "input", "completion", "rejected", "decision", "reason", "new_completion", "new_input",
+    "transcript",
 )  # fmt: skip
 
 
@@ -182,10 +183,17 @@ def _by(reviewer: str) -> str:
 
 def export_jsonl(sample: Iterable[Example], path: Path) -> int:
     """Write a sample with empty fields for the decision, one example a line; returns how many."""
-    lines = [json.dumps({name: getattr(example, name, "") for name in _FIELDS}, ensure_ascii=False) + "\n" for example in sample]
+    lines = [json.dumps(_row(example), ensure_ascii=False) + "\n" for example in sample]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(lines), encoding="utf-8")
     return len(lines)
+
+
+def _row(example: Example) -> dict[str, Any]:
+    row = {name: getattr(example, name, "") for name in _FIELDS}
+    if example.transcript == example.input:
+        del row["transcript"]  # only where there is more to read than the input: earlier turns, a passage
+    return row
 
 
 def import_jsonl(path: Path) -> list[Decision]:
