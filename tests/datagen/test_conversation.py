@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from datagen.ask import Asker
+from datagen.ask import Asker, Deferred
 from datagen.config import load_recipe
 from datagen.curate import curate, curate_new
 from datagen.errors import ConfigError, TeacherError
@@ -246,3 +246,26 @@ def test_curating_new_turns_keeps_a_conversation_in_one_group(bank_store: Any, t
     assert curate_new(store, context)
     rows = store.query("SELECT count(DISTINCT group_id) AS groups, count(DISTINCT split) AS splits, count(*) AS n FROM accepted")
     assert rows == [{"groups": 1, "splits": 1, "n": 2}]
+
+
+def test_in_batches_a_conversation_goes_on_by_one_question_a_round(shop: Taxonomy, make_asker: Make, scripted: Any, store: Store) -> None:
+    items = plan(shop, 6, max_turns=3)
+    known: set[str] = set()
+
+    class Later(scripted):  # type: ignore[misc]
+        async def complete(self, request: Request) -> Any:
+            if request.id not in known:
+                waiting.add(request.id)
+                raise Deferred
+            return await super().complete(request)
+
+    rounds = 0
+    while True:
+        waiting: set[str] = set()
+        report = run(items, make_asker(Later(talk())))
+        if not report.deferred:
+            break
+        known |= waiting
+        rounds += 1
+    assert rounds == 2 * 3
+    assert (report.done, len(store.current_examples())) == (2, 6)
