@@ -197,10 +197,10 @@ def _pdf(path: Path) -> Iterator[Block]:
         reader = PdfReader(path)
         pages = [page.extract_text() for page in reader.pages]
     except PyPdfError as error:
-        what = "is encrypted" if "crypt" in str(error).lower() else f"cannot be read as PDF ({error})"
+        what = "is encrypted" if "crypt" in str(error).lower() else f"cannot be read as PDF ({' '.join(str(error).split())})"
         raise ConfigError(f"{path}: {what}. Save it anew without a password, or take it out of the folder.") from error
     except Exception as error:  # a damaged file can break a parser anywhere; it is the file's fault, and one line says which
-        what = f"{type(error).__name__}: {error}"
+        what = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(f"{path}: cannot be read as PDF ({what}). Save it anew, or take it out of the folder.") from error
     for number, text in enumerate(pages, 1):
         text = _HYPHENATED.sub("", text.translate(_LIGATURES).encode(errors="replace").decode())
