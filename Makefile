@@ -17,7 +17,7 @@ ARGS_TERMS = $(if $(TERMS),--terms "$$TERMS")
 ARGS_WORKERS = $(if $(WORKERS),--engine ray --workers $(WORKERS))
 ARGS_TRAIN = --recipe $(RECIPE) $(if $(STUDENT),--student $(STUDENT)) $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
 
-.PHONY: help setup setup-train setup-ray setup-dev plan datagen sql review report train evaluate curve check test test-slow bench lock clean
+.PHONY: help setup setup-train setup-ray setup-documents setup-dev plan datagen sql review report train evaluate curve check test test-slow bench lock clean
 
 help: ## Print this help
 	@echo "Retort: from a domain's taxonomy to a small language model. Start with: make datagen, then make train"
@@ -47,13 +47,19 @@ $(V)/.ray: $(V)/.base constraints.txt
 	@$(PIP) -e '.[ray]'
 	@touch $@
 
+$(V)/.documents: $(V)/.base constraints.txt
+	@echo "Adding the readers of HTML and PDF to $(V)"
+	@$(PIP) -e '.[documents]'
+	@touch $@
+
 $(V)/.dev: $(V)/.train
-	@$(PIP) -e '.[train,dev]'
+	@$(PIP) -e '.[train,documents,dev]'
 	@touch $@
 
 setup: $(V)/.base ## Make the environment for data generation (no torch)
 setup-train: $(V)/.train ## Add what training needs
 setup-ray: $(V)/.ray ## Add Ray, for data generation by several processes
+setup-documents: $(V)/.documents ## Add what reads HTML and PDF, for recipes with sources
 setup-dev: $(V)/.dev ## Add what checks and tests need
 
 plan: $(V)/.base ## Show the plan: cells, counts, calls, cost

@@ -9,24 +9,25 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from datagen.filters.dedup import GROUP_THRESHOLD, asked, is_pair
-from datagen.filters.near import Bands, Twins, families, keep_first
+from datagen.filters.dedup import GROUP_THRESHOLD, among, compared, grounds
+from datagen.filters.near import Bands, Twins, families, join, keep_first
 from datagen.filters.similarity import Indices, normalise, similarities, sketch
 from datagen.records import Example, Verdict
 from datagen.store import SeenTexts
 
 
 class Prompt(NamedTuple):
-    """What an example asks, and whether it is a preference pair."""
+    """What an example asks, what that is compared among (dedup.among), and the family whose group it shares."""
 
     example_id: str
-    pair: bool
+    among: int
     text: str
+    family: str | None = None
 
     @classmethod
     def of(cls, example: Example) -> Self:
         """What `example` asks."""
-        return cls(example.id, is_pair(example), asked(example))
+        return cls(example.id, among(example), compared(example), example.family)
 
 
 class Arrivals(NamedTuple):
@@ -63,7 +64,7 @@ def meet(seen: SeenTexts, prompts: Sequence[Prompt], threshold: float) -> Arriva
     floor = min(threshold, GROUP_THRESHOLD)
     sketches = sketch([prompt.text for prompt in prompts])
     bands = Bands.of(sketches, floor)
-    uses = np.array([prompt.pair for prompt in prompts], dtype=bool)
+    uses = np.array([prompt.among for prompt in prompts], dtype=np.int64)
     rows, numbers = seen.agreeing(bands.keys)
     wanted, places = np.unique(numbers, return_inverse=True)
     known = seen.at(wanted)
@@ -72,7 +73,8 @@ def meet(seen: SeenTexts, prompts: Sequence[Prompt], threshold: float) -> Arriva
     similarity = similarities(sketches, texts, sketch([text.text for text in known]), others)
     near = similarity >= floor
     texts, others, similarity = texts[near], others[near], similarity[near]
-    alike = (uses[texts] == np.array([text.pair for text in known], dtype=bool)[others]) & (similarity >= threshold)
+    known_uses = np.array([text.among for text in known], dtype=np.int64)
+    alike = (uses[texts] == known_uses[others]) & (similarity >= threshold)
     stored = Twins.none(len(prompts))
     stored.offer(texts[alike], others[alike], similarity[alike])
     fresh = keep_first(sketches, bands, threshold, uses, stored.position >= 0)
@@ -88,9 +90,15 @@ def meet(seen: SeenTexts, prompts: Sequence[Prompt], threshold: float) -> Arriva
             twins.append((known[old].example_id, old_similarity))
         else:
             twins.append((prompts[new].example_id, new_similarity) if new >= 0 else None)
-    family = families(sketches, bands, GROUP_THRESHOLD, fresh)
-    close = similarity >= GROUP_THRESHOLD
+    family = families(sketches, bands, GROUP_THRESHOLD, fresh, apart=grounds(uses))
+    kin: dict[str, list[int]] = {}
+    for position, prompt in enumerate(prompts):
+        if prompt.family is not None:
+            kin.setdefault(prompt.family, []).append(position)
+    family = join(family, list(kin.values()))
+    close = (similarity >= GROUP_THRESHOLD) & (grounds(uses)[texts] == grounds(known_uses)[others])
     links = [(root, known[other].group_id) for root, other in zip(family[texts[close]].tolist(), others[close].tolist(), strict=True)]
+    links += [(int(family[kin[name][0]]), group) for name, group in seen.groups_of(kin).items()]
     groups, merged = _join(family, links, prompts)
     return Arrivals(prompts, bands, same, twins, groups, merged)
 

@@ -242,10 +242,12 @@ class Ask:
         draw: str = "0",
         schema: Mapping[str, Any] | None = None,
         temperature: float | None = None,
+        history: Sequence[Message] = (),
         **variables: Any,
     ) -> Answer:
         """Ask `prompt` of `role` until an answer parses, at most `attempts` times; `draw` keeps equal questions of an item apart.
 
+        The turns of `history` stand between the prompt's system message and its user message.
         With a `schema`, the provider is asked to hold the answer to it, and an answer that breaks it counts as unreadable. The next
         try shows the model its answer and what is wrong with it; a simulated model, which reads no conversation, is asked the same
         again. Raises ParseError when no answer could be used, TeacherError when none came.
@@ -253,6 +255,8 @@ class Ask:
         asker = self._asker
         own = {"item": self.item, **variables}
         ref, messages = render(prompt, {**asker.variables, **own}, own=frozenset(own), memory=asker.rendered)
+        if history:
+            messages = (*messages[:-1], *history, messages[-1])
         simulated = asker.simulated(role)
         schema = None if simulated else schema  # its faults are for the filters to catch
         spent = 0.0

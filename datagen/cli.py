@@ -37,6 +37,8 @@ from datagen.plan import count_calls, make_plan
 from datagen.progress import Watch, between
 from datagen.records import EvaluationSet, Example, Failure, PlanItem, Rubric, Task, embedding_space
 from datagen.secrets import redact
+from datagen.sources import passages_of
+from datagen.tasks import volume
 from datagen.taxonomy import Taxonomy, load_taxonomy
 from datagen.terms import TeacherTerms, describe, describe_teachers, of_the_data, require_settled
 
@@ -123,9 +125,11 @@ def _plan(work: Workspace) -> list[PlanItem]:
     seeds = load_seeds(work.loaded, work.labels)
     replace = recipe.seeds.replace if recipe.seeds else False
     mix = {str(name): count for name, count in recipe.mix.items()}
+    passages, shown = passages_of(work.loaded)
     return make_plan(
         work.taxonomy, mix, per_call=recipe.per_call, seed=recipe.seed, seeds=seeds, replace_seeds=replace,
         several=recipe.several(), failures=work.failures,
+        max_turns=recipe.conversation.max_turns, passages=passages, shown=shown,
     )  # fmt: skip
 
 
@@ -168,6 +172,7 @@ def plan(
     if as_json:
         rows = [{"topic": topic, "generator": generator, "inputs": count} for (topic, generator), count in sorted(cells.items())]
         whole = {"items": len(items), "inputs": sum(cells.values()), "calls": calls, "cells": rows}
+        whole["volume"] = volume(work.taxonomy.task, list(work.labels), items)
         _print_json({**whole, "forecast": ahead.as_json() if ahead else None})
         return
     table = Table(title=f"{work.loaded.recipe.name}: inputs asked for, by topic and generator", title_justify="left")
@@ -181,7 +186,9 @@ def plan(
     table.add_row("all", *map(str, totals), str(sum(totals)), style="bold")
     out.print(table)
     models = {role: config.model for role, config in work.loaded.recipe.teachers.by_role().items()}
-    out.print(f"{len(items)} items, about {calls:,} calls to {', '.join(f'{model} ({role})' for role, model in models.items())}.")
+    named = ", ".join(f"{model} ({role})" for role, model in models.items())
+    out.print(f"{len(items)} items, {'at most' if 'conversation' in generators else 'about'} {calls:,} calls to {named}.")
+    out.print(f"{volume(work.taxonomy.task, list(work.labels), items)}.")
     if ahead is not None:
         _print_forecast(ahead, work)
     for stands in {
@@ -877,7 +884,12 @@ def _review_loop(database: "Store", reviewer: str, sample: Sequence[Example], ta
     for number, example in enumerate(sample, 1):
         kind = f", {example.kind}" if example.kind else ""
         out.rule(f"{number} of {len(sample)}: {example.topic}, {example.generator}{kind}")
-        parts = (("input", example.input), ("answer", example.completion), ("steps", example.reasoning), ("rejected", example.rejected))
+        parts = (
+            ("input", example.transcript),
+            ("answer", example.completion),
+            ("steps", example.reasoning),
+            ("rejected", example.rejected),
+        )
         for name, text in parts:
             if text:
                 out.print(f"{name + ':':<10}{text}", markup=False, highlight=False)

@@ -17,7 +17,7 @@ from datagen.lines import read_json_lines
 from datagen.records import Draw, EvaluationSet, Record, Rubric, Several, content_hash
 from datagen.yaml_file import read_yaml, validate
 
-GeneratorName = Literal["seed", "topic", "adversarial", "reasoning", "preference"]
+GeneratorName = Literal["seed", "topic", "adversarial", "reasoning", "preference", "conversation", "grounded"]
 Share = Annotated[float, Field(ge=0, le=0.5)]
 
 
@@ -202,6 +202,26 @@ class FailuresFile(Record):
     optional: bool = False
 
 
+class Conversation(Record):
+    """How long a conversation may get: `max_turns` messages of the user, each with its answer."""
+
+    max_turns: int = Field(default=4, ge=1, le=20)
+
+
+class Sources(Record):
+    """Documents for the grounded generator: md, txt, html and pdf files of a folder, subfolders among them.
+
+    in_prompt      whether the student is given the passage with the question, or must know the answer by heart
+    max_chars      the length of a passage
+    overlap_chars  how much of a passage, in whole sentences, the next one repeats where a section is cut
+    """
+
+    folder: str
+    in_prompt: bool = True
+    max_chars: int = Field(default=1500, ge=200, le=20_000)
+    overlap_chars: int = Field(default=150, ge=0)
+
+
 class Recipe(Record):
     """One experiment. `mix` counts the inputs asked for by generator; `per_call` how many of them one call writes."""
 
@@ -224,6 +244,8 @@ class Recipe(Record):
     embedding: ModelConfig | None = Field(default=None, description="gives prompts embeddings, by which semantic duplicates are dropped")
     batch: Batching = Batching()
     seeds: SeedFile | None = None
+    conversation: Conversation = Conversation()
+    sources: Sources | None = None
     filters: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     evaluation_sets: tuple[EvaluationFile, ...] = ()
     retired: Mapping[str, TermsDecision] = Field(
@@ -318,6 +340,12 @@ def load_recipe(path: Path, *, teacher: str | None = None, scale: float = 1.0) -
     if scale != 1.0:
         mix = {name: max(1, round(count * scale)) for name, count in recipe.mix.items() if count}
         recipe = recipe.model_copy(update={"mix": mix})
+    asked = recipe.teachers.teacher.model
+    for name in ("conversation", "grounded"):
+        if recipe.mix.get(name) and asked.startswith("offline/"):
+            raise ConfigError(
+                f"{path}: mix.{name} is {recipe.mix[name]}, but {asked} is simulated and cannot do that. Name a hosted teacher."
+            )
     return LoadedRecipe(recipe=recipe, path=path, sha256=content_hash(recipe.model_dump(mode="json")))
 
 

@@ -82,6 +82,8 @@ def export(
             write(f"{kind}/{part}.parquet", f"SELECT * EXCLUDE (split) FROM ({select}) WHERE split = ? ORDER BY id", [part])
         write(f"{kind}.jsonl", f"SELECT * FROM ({select}) ORDER BY id")
     write("sharegpt.jsonl", f"SELECT {_SHAREGPT}, id, split FROM ({sft}) ORDER BY id")
+    if store.query("SELECT count(*) AS n FROM grounding")[0]["n"]:
+        write("grounding.jsonl", "SELECT * FROM grounding ORDER BY id")
     for found in evaluation_sets:
         rows = json.dumps(_evaluation_rows(found, task, labels), ensure_ascii=False)
         structure = json.dumps([{"number": "BIGINT", "prompt": _CHAT, "completion": _CHAT, "id": "VARCHAR", "label": "VARCHAR"}])
@@ -332,6 +334,12 @@ def _card(manifest: Mapping[str, Any], task: Task) -> str:
         lines += [f"| {kind} | " + " | ".join(str(files[f"{kind}/{part}.parquet"]["rows"]) for part in SPLITS) + " |"]
     lines += ["", "Near-duplicates share a `group_id`, and a group lies in one split. The same rows: `sft.jsonl`, `preference.jsonl`,"]
     lines += ["`sharegpt.jsonl`. `evaluation/` holds external exams, never to be trained on."]
+    if "grounding.jsonl" in files:
+        lines += [
+            "",
+            f"{files['grounding.jsonl']['rows']} rows were made from documents: `grounding.jsonl` names the file and the passage of",
+        ]
+        lines += ["each, and the words in it that prove the answer."]
     lines += ["", "## How it was made", "", "| generator | examples | accepted |", "|---|---|---|"]
     lines += [f"| {row['generator']} | {row['examples']} | {row['accepted']} |" for row in data["generators"]]
     lines += ["", "| role | model | simulated | outputs may train | restriction | source | decided by |", "|---|---|---|---|---|---|---|"]

@@ -20,7 +20,7 @@ from datagen.records import PlanItem, Request, Response
 from datagen.second import ROLE
 
 _BYTES_PER_TOKEN = 4.0
-_TYPICAL_ANSWER_TOKENS = {"answer": 90, "student": 90, "judge": 50, "compare": 50, "reason": 250}
+_TYPICAL_ANSWER_TOKENS = {"answer": 90, "student": 90, "judge": 50, "compare": 50, "reason": 250, "write_turn": 40, "quote": 130}
 _TOKENS_PER_WRITTEN_INPUT = 35
 _TOKENS_PER_CRITERION = 40
 _HOSTED_LATENCY_S = 4.0
@@ -208,8 +208,11 @@ def _guess(own: Sequence[PlanItem], inputs: float, asker: Asker, prices: Mapping
         text = item.seed or (item.examples[0] if item.examples else "a message of about this many words, as people write them")
         for ask in asks_of(item, judged, ROLE in asker.roles):
             times = ask.times(item.count)
+            before = _before(item, (item.count - 1) / 2, len(text) + _BYTES_PER_TOKEN * _TYPICAL_ANSWER_TOKENS["answer"])
+            given = text if ask.prompt == "quote" else before + text
             _, messages = render(
-                _prompt(ask, asker), {**asker.variables, "item": item, "input": text, "answer": text * 2, "first": text, "second": text}
+                _prompt(ask, asker),
+                {**asker.variables, "item": item, "input": given, "answer": text * 2, "first": text, "second": text, "transcript": before},
             )
             shared, whole = _tokens(messages[0].content), sum(_tokens(message.content) for message in messages)
             limit = int(asker.params[ask.role]["max_tokens"])
@@ -222,12 +225,13 @@ def _guess(own: Sequence[PlanItem], inputs: float, asker: Asker, prices: Mapping
             most += times * (2 * price.input * whole + price.output * min(4 * typical, limit))
             saved += times * (price.input - price.cached) * shared if shared >= _CACHED_FROM_TOKENS else 0.0
     scale = inputs / sum(item.count for item in sample)
+    used = _used(own)
 
     def loosely(value: float) -> Range:
-        return Range(value * scale / 2, value * scale, value * scale * 2)
+        return Range(value * scale * used.low / 2, value * scale * used.mean, value * scale * 2)
 
-    exact = Range(calls * scale, calls * scale, calls * scale * 1.1)
-    price_range = Range(usd * scale / 2, usd * scale, max(usd * 2, most) * scale)
+    exact = Range(calls * scale * used.low, calls * scale * used.mean, calls * scale * 1.1)
+    price_range = loosely(usd)._replace(high=max(usd * 2, most) * scale)
     return _Guess(Part(own[0].generator, inputs, exact, loosely(prompts), loosely(completions), price_range, 0), saved * scale)
 
 
@@ -242,6 +246,21 @@ def _answer_tokens(ask: PlannedAsk, asker: Asker) -> int:
     return (
         _TOKENS_PER_CRITERION * len(rubric.criteria) if rubric is not None and ask.prompt == "judge" else _TYPICAL_ANSWER_TOKENS[ask.prompt]
     )
+
+
+def _used(items: Sequence[PlanItem]) -> Range:
+    """Which part of the planned calls is made. Nobody knows when a conversation will have met its goal: after one turn, or at its last."""
+    if items[0].generator != "conversation":
+        return Range(1.0, 1.0, 1.0)
+    least = len(items) / sum(item.count for item in items)
+    return Range(least, (least + 1) / 2, 1.0)
+
+
+def _before(item: PlanItem, turns: float, turn_chars: float) -> str:
+    """Text as long as what stands before an item's input: the passage, or the earlier turns of a conversation."""
+    if item.passage is not None:
+        return item.passage.block
+    return "x" * int(turns * turn_chars) if item.generator == "conversation" else ""
 
 
 def _tokens(text: str) -> float:
@@ -274,7 +293,9 @@ def worst_case_usd(items: Sequence[PlanItem], asker: Asker, teacher: Any, *, jud
         text = item.seed or (item.examples[0] if item.examples else "x" * 80)
         for ask in asks_of(item, judged, ROLE in asker.roles):
             long = text * 4
-            variables = {**asker.variables, "item": item, "input": long, "answer": long, "first": long, "second": long}
+            before = _before(item, item.count - 1, 2 * _BYTES_PER_TOKEN * int(asker.params["teacher"]["max_tokens"]))
+            variables = {**asker.variables, "item": item, "answer": long, "first": long, "second": long}
+            variables |= {"input": before + long, "transcript": before}
             ref, messages = render(_prompt(ask, asker), variables)
             request = Request.model_construct(
                 item_id=item.id, prompt=ref, role=ask.role, model=asker.roles[ask.role].model, messages=messages,

@@ -11,6 +11,13 @@ async def judge(example: Example, ask: Ask, draw: str) -> Example:
     """
     rubric = ask.rubric
     prompt, parse = ("judge", parse_scores) if rubric is None else (rubric.prompt_name, scores_of(rubric.criteria))
-    answer = await ask(prompt, parse, role="judge", draw=f"judge/{draw}", input=example.input, answer=example.completion)
+    answer = await ask(prompt, parse, role="judge", draw=f"judge/{draw}", input=_asked(example), answer=example.completion)
     scores = {**example.scores, **{f"judge_{name}": score for name, score in answer.value.items()}}
     return example.model_copy(update={"scores": scores, "calls": (answer.call_id, *example.calls)})
+
+
+def _asked(example: Example) -> str:
+    """What was asked, with all that an answer may rest on: earlier turns, and the passage that was shown or that only the teacher saw."""
+    grounding = example.grounding
+    hidden = "" if grounding is None or grounding.shown else f"{grounding.passage.block}The passage above was not shown. Asked was:\n\n"
+    return hidden + example.transcript

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from datagen.errors import ParseError
 from datagen.json_schema import violation
-from datagen.records import Rubric, Task
+from datagen.records import Message, Rubric, Task
 
 T = TypeVar("T")
 Parser = Callable[[str], T]
@@ -62,9 +62,10 @@ class Ask(Protocol):
         draw: str = ...,
         schema: Mapping[str, Any] | None = ...,
         temperature: float | None = ...,
+        history: Sequence[Message] = ...,
         **variables: Any,
     ) -> Answer:
-        """Ask a prompt until an answer parses and is of the schema."""
+        """Ask a prompt, after the turns of `history`, until an answer parses and is of the schema."""
 
     async def each(self, inputs: Sequence[str], work: Callable[[int, str], Awaitable[R | None]]) -> list[R]:
         """Work on every input; one that fails is noted and costs the others nothing."""

@@ -1,12 +1,14 @@
 """The plan: topics x mix -> items, by the recipe's seed alone. A longer plan begins with the shorter one's draws."""
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import NamedTuple
 
 from datagen.errors import ConfigError
 from datagen.policy import meeting
-from datagen.records import AdversarialKind, Failure, PlanItem, Several, Topic
+from datagen.records import AdversarialKind, Failure, Passage, PlanItem, Several, Topic
 from datagen.taxonomy import Taxonomy, policy_line
 
 _EXAMPLES_SHOWN = 3
@@ -38,12 +40,15 @@ _ASKS: dict[str, tuple[PlannedAsk, ...]] = {
     "adversarial": (PlannedAsk("write_adversarial", "teacher", 0), *_ANSWERED),
     "reasoning": (PlannedAsk("write_inputs", "teacher", 0), PlannedAsk("reason", "teacher")),
     "preference": (PlannedAsk("write_inputs", "teacher", 0), *_ANSWERED, PlannedAsk("answer", "weak"), PlannedAsk("compare", "judge", 2)),
+    "conversation": (PlannedAsk("write_turn", "teacher"), *_ANSWERED),
+    "grounded": (PlannedAsk("write_questions", "teacher", 0), PlannedAsk("quote", "teacher")),
 }
 
 
 def asks_of(item: PlanItem, judged: bool, second: bool = False) -> tuple[PlannedAsk, ...]:
     """The questions of an item whose every answer can be used at once; `second`: a second teacher answers too."""
-    asks = (PlannedAsk(item.writes, "teacher", 0), *(_drawn(item) if item.draws else _ASKS[item.generator][1:]))
+    first = _ASKS[item.generator][0]._replace(prompt=item.writes)
+    asks = (first, *(_drawn(item) if item.draws else _ASKS[item.generator][1:]))
     return (*asks, *[PlannedAsk("judge", "judge")] * judged, *[PlannedAsk("answer", "second")] * second)
 
 
@@ -58,7 +63,7 @@ def _drawn(item: PlanItem) -> list[PlannedAsk]:
 
 
 def calls_of(item: PlanItem, judged: bool, second: bool = False) -> int:
-    """How many calls an item takes when every answer can be used at once."""
+    """How many calls an item takes when every answer can be used at once; a conversation may end before."""
     return sum(ask.times(item.count) for ask in asks_of(item, judged, second))
 
 
@@ -72,24 +77,35 @@ def make_plan(
     replace_seeds: bool,
     several: Mapping[str, Several] | None = None,
     failures: Sequence[Failure] = (),
+    max_turns: int = 4,
+    passages: Sequence[Passage] = (),
+    shown: bool = True,
 ) -> list[PlanItem]:
     """Every item of a run, by id. Raises ConfigError for a generator that the taxonomy gives nothing to work on.
 
-    several    by generator: how many answers it draws for each input, where it is not its usual one
-    failures   what an evaluation found wrong, for kinds of the family `failures`; other kinds and topics go without
+    several     by generator: how many answers it draws for each input, where it is not its usual one
+    failures    what an evaluation found wrong, for kinds of the family `failures`; other kinds and topics go without
+    max_turns   an item of `conversation` is one conversation of that many inputs at most
+    passages    what `grounded` asks about, and whether the student is `shown` it
     """
     topics = [_with_seeds(topic, seeds, replace_seeds) for topic in taxonomy.leaves()]
     items: list[PlanItem] = []
     for generator, count in mix.items():
         if not count:
             continue
+        if generator == "grounded" and passages:
+            items.extend(_grounded(taxonomy, topics, passages, count, per_call, seed, shown))
+            continue
+        size = max_turns if generator == "conversation" else per_call
         eligible = _eligible(generator, topics, taxonomy, failures)
         if not eligible:
             raise ConfigError(
                 f"mix.{generator} is {count}, but the taxonomy gives it no topics ({_NEEDS[generator]}). Set it to 0 or add them."
             )
-        for topic, share in zip(eligible, apportion(count, [t.weight for t in eligible]), strict=True):
-            items.extend(_items(taxonomy, topics, topic, generator, share, per_call, seed, failures))
+        weights = [topic.weight for topic in eligible]
+        shares = _whole(count, size, weights) if generator == "conversation" else apportion(count, weights)
+        for topic, share in zip(eligible, shares, strict=True):
+            items.extend(_items(taxonomy, topics, topic, generator, share, size, seed, failures))
     if several:
         items = [_drawing(item, several[item.generator]) if item.generator in several else item for item in items]
     return sorted(items, key=lambda item: item.id)
@@ -105,6 +121,8 @@ _NEEDS = {
     "adversarial": "it needs adversarial kinds",
     "reasoning": "it needs `reasoning` cases for a topic's label",
     "preference": "it needs topics with a weight above 0",
+    "conversation": "it needs topics with a weight above 0",
+    "grounded": "it needs passages: name the folder of your documents in `sources`",
 }
 
 
@@ -115,6 +133,8 @@ def _eligible(generator: str, topics: Sequence[Topic], taxonomy: Taxonomy, failu
     if generator == "adversarial":
         near = [topic for topic in weighted if topic.label is None or topic.label != taxonomy.task.abstain_label]
         return [topic for topic in near if _kinds_for(topic, taxonomy, failures_of(topic, failures))]
+    if generator == "grounded":
+        return []
     if generator == "reasoning":
         cases = {case.label for case in taxonomy.reasoning}
         return [topic for topic in weighted if topic.label in cases]
@@ -138,20 +158,72 @@ def apportion(total: int, weights: Sequence[float]) -> list[int]:
     return shares
 
 
+def _whole(total: int, size: int, weights: Sequence[float]) -> list[int]:
+    """`total` by weight in lots of `size`, for a conversation that is shared out by the turn is none; the last lot may be smaller."""
+    shares = [lots * size for lots in apportion(-(-total // size), weights)]
+    last = max(place for place, share in enumerate(shares) if share)
+    shares[last] -= sum(shares) - total
+    return shares
+
+
 def _items(
     taxonomy: Taxonomy,
     topics: Sequence[Topic],
     topic: Topic,
     generator: str,
     share: int,
-    per_call: int,
+    size: int,
     seed: int,
     failures: Sequence[Failure],
 ) -> list[PlanItem]:
-    counts = [per_call] * (share // per_call) + ([share % per_call] if share % per_call else [])
     own = failures_of(topic, failures)
     kinds = _kinds_for(topic, taxonomy, own)
-    return [_item(taxonomy, topics, topic, generator, index, count, seed, kinds, own) for index, count in enumerate(counts)]
+    return [_item(taxonomy, topics, topic, generator, index, count, seed, kinds, own) for index, count in enumerate(_counts(share, size))]
+
+
+def _counts(total: int, size: int) -> list[int]:
+    return [size] * (total // size) + ([total % size] if total % size else [])
+
+
+def _grounded(
+    taxonomy: Taxonomy, topics: Sequence[Topic], passages: Sequence[Passage], total: int, per_call: int, seed: int, shown: bool
+) -> list[PlanItem]:
+    """Items that go round all passages, each once before any twice.
+
+    The order is drawn by a passage's place in its file, and everything else by its text: so a changed document brings
+    new items for what changed in it, and leaves the others as they are.
+    """
+    ranked: list[tuple[str, Passage, list[Topic]]] = []
+    places: Counter[str] = Counter()
+    for passage in passages:
+        places[passage.source] += 1
+        if mine := _topics_of(passage.source, topics):
+            order = sha256(f"{seed}/{passage.source}/{places[passage.source]}".encode()).hexdigest()
+            ranked.append((order, passage, mine))
+    if not ranked:
+        raise ConfigError(f"mix.grounded is {total}, but every topic that the documents stand for has weight 0. Raise a weight.")
+    ranked.sort(key=lambda row: row[0])
+    items: list[PlanItem] = []
+    for number, count in enumerate(_counts(total, per_call)):
+        turn, place = divmod(number, len(ranked))
+        _, passage, mine = ranked[place]
+        own = f"{seed}/{passage.id}/{turn}"
+        path = _draw(random.Random(own), {topic.path: topic.weight for topic in mine})
+        topic = next(topic for topic in mine if topic.path == path)
+        index = int(sha256(own.encode()).hexdigest()[:12], 16)
+        item = _item(taxonomy, topics, topic, "grounded", index, count, seed, {}, ())
+        items.append(item.model_copy(update={"passage": passage, "shown": shown}))
+    return items
+
+
+def _topics_of(source: str, topics: Sequence[Topic]) -> list[Topic]:
+    """The topics that a document stands for: those of the nearest topic or branch that its path names, or else all."""
+    parts = source.rpartition(".")[0].split("/")
+    for end in range(len(parts), 0, -1):
+        branch = "/".join(parts[:end])
+        if mine := [topic for topic in topics if f"{topic.path}/".startswith(f"{branch}/")]:
+            return [topic for topic in mine if topic.weight]
+    return [topic for topic in topics if topic.weight]
 
 
 def failures_of(topic: Topic, failures: Sequence[Failure]) -> list[Failure]:
@@ -228,5 +300,5 @@ def _draw(rng: random.Random, weights: Mapping[str, float]) -> str:
 
 
 def count_calls(items: Sequence[PlanItem], judge: bool, second: bool = False) -> int:
-    """How many calls the plan needs when every answer can be read at once."""
+    """How many calls the plan needs when every answer can be read at once, and no conversation ends before its last turn."""
     return sum(calls_of(item, judge, second) for item in items)

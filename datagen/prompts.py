@@ -29,7 +29,10 @@ GIVEN = {
     "write_inputs": (), "rewrite_input": (), "write_adversarial": (), "answer": ("input",), "reason": ("input",), "student": ("input",),
     "write_ambiguous": (), "write_harm": (), "write_rules": (), "write_injection": (), "write_failures": (),
     "judge": ("input", "answer"), "judge_rubric": ("input", "answer"), "compare": ("input", "first", "second"),
+    "write_turn": ("transcript",), "write_questions": (), "quote": ("input",),
 }  # fmt: skip
+# The prompts of generators that ask in their own way; others write inputs and answer them
+_OWN = {"conversation": ("write_turn", "answer", "judge"), "grounded": ("write_questions", "quote", "judge")}
 
 
 class Part(NamedTuple):
@@ -133,7 +136,7 @@ def check_prompts(variables: Mapping[str, Any], items: Sequence[PlanItem], folde
     Raises ConfigError as `render` does.
     """
     for item in {(item.generator, item.writes, bool(item.facts)): item for item in items}.values():
-        for name in (item.writes, "answer", "student", "reason", "judge", "compare"):
+        for name in _OWN.get(item.generator, (item.writes, "answer", "student", "reason", "judge", "compare")):
             render(name, {**variables, "item": item, **dict.fromkeys(GIVEN[name], "...")}, folder)
     rubric = variables.get("rubric")
     if rubric is not None and items:

@@ -6,7 +6,7 @@ in every run. No local imports: everything else may know the records, they know 
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -42,6 +42,11 @@ class Message(Record):
 
     role: Literal["system", "user", "assistant"]
     content: str
+
+
+def transcript(messages: Iterable[Message]) -> str:
+    """A conversation as one text for a reader: who speaks, and what."""
+    return "\n\n".join(f"{message.role.capitalize()}: {message.content}" for message in messages)
 
 
 @lru_cache(maxsize=512)
@@ -299,12 +304,46 @@ class Several(Record):
     take: str
 
 
+class Passage(Record):
+    """A piece of a document. The id is a hash of the text, so a renamed file keeps its passages and a changed one loses those it changed.
+
+    source    the file, relative to the folder of sources
+    section   headings or page numbers above it
+    """
+
+    id: str
+    source: str
+    section: str
+    text: str
+
+    @property
+    def block(self) -> str:
+        """The passage as a student is shown it: what stands between the tags is quoted, whatever it says."""
+        return f"<passage>\n{self.text.replace('</passage>', '< /passage>')}\n</passage>\n\n"
+
+
+class Grounding(Record):
+    """What an answer rests on: a passage and a quotation from it.
+
+    shown        whether the prompt holds the passage
+    quote        the span that the teacher named
+    start, end   where it stands in the passage's text, white space aside; None where it does not
+    """
+
+    passage: Passage
+    shown: bool
+    quote: str
+    start: int | None
+    end: int | None
+
+
 class PlanItem(Record):
     """One unit of work for a generator: a topic, the dimension values drawn for it, and how many inputs to ask for.
 
     family, rules, failures   for an adversarial kind of a family: which, the rules that are to meet, what went wrong before
     draws    the answers asked for each input, where the recipe asks for more than the generator does by itself
     take     how one of several answers is taken: agree | verified (reasoning), teacher | any (preference)
+    passage   what the inputs are to be about, and whether the student is shown it
     """
 
     topic: str
@@ -324,6 +363,8 @@ class PlanItem(Record):
     failures: tuple[Failure, ...] = ()
     draws: tuple[Draw, ...] = ()
     take: str | None = None
+    passage: Passage | None = None
+    shown: bool = False
 
     @property
     def id(self) -> str:
@@ -333,8 +374,9 @@ class PlanItem(Record):
     @property
     def writes(self) -> str:
         """The prompt that writes its inputs."""
-        if self.generator == "seed":
-            return "rewrite_input"
+        own = {"seed": "rewrite_input", "conversation": "write_turn", "grounded": "write_questions"}
+        if self.generator in own:
+            return own[self.generator]
         if self.kind is None:
             return "write_inputs"
         return f"write_{self.family}" if self.family else "write_adversarial"
@@ -427,6 +469,7 @@ class Example(Record):
     parent   the example that a person edited into this one
     answer   the completion as data, where the task's output is JSON
     scores   what a judge measured: {"judge": 4.0, "chosen_margin": 1.0}
+    family   examples of one family stand on one side of a split: turns of a conversation, questions about a passage that is shown
     """
 
     item_id: str
@@ -443,6 +486,8 @@ class Example(Record):
     scores: Mapping[str, float] = Field(default_factory=dict)
     calls: tuple[str, ...] = ()
     parent: str | None = None
+    family: str | None = None
+    grounding: Grounding | None = None
 
     @computed_field  # type: ignore[prop-decorator]
     @cached_property
@@ -455,8 +500,18 @@ class Example(Record):
 
     @property
     def input(self) -> str:
-        """The last user message: what the student will be given."""
-        return next((m.content for m in reversed(self.prompt) if m.role == "user"), "")
+        """The last user message, without a passage that is shown with it: what a person would write."""
+        return next((self.without_passage(m.content) for m in reversed(self.prompt) if m.role == "user"), "")
+
+    def without_passage(self, text: str) -> str:
+        """A message of the prompt without the passage that stands before it."""
+        return text if self.grounding is None or not self.grounding.shown else text.removeprefix(self.grounding.passage.block)
+
+    @property
+    def transcript(self) -> str:
+        """All that the student is given beside the system message: the input alone, or the turns with who speaks."""
+        said = [message for message in self.prompt if message.role != "system"]
+        return said[0].content if len(said) == 1 else transcript(said)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from datagen.agreement import kappa_interval
 from datagen.errors import ConfigError
@@ -21,6 +21,7 @@ EVERYONE = "everyone"
 
 _FIELDS = (
     "id", "topic", "generator", "label", "input", "completion", "rejected", "decision", "reason", "new_completion", "new_input",
+    "transcript",
 )  # fmt: skip
 
 
@@ -171,7 +172,8 @@ def _edit(old: Example, decision: Decision, task: Task) -> Example:
         if task.label_field and isinstance(answer.get(task.label_field), str):
             label = answer[task.label_field]
     last_user = max(i for i, message in enumerate(old.prompt) if message.role == "user")
-    prompt = tuple(message.model_copy(update={"content": text}) if i == last_user else message for i, message in enumerate(old.prompt))
+    content = old.grounding.passage.block + text if old.grounding is not None and old.grounding.shown else text
+    prompt = tuple(message.model_copy(update={"content": content}) if i == last_user else message for i, message in enumerate(old.prompt))
     changes = {
         "item_id": f"{old.item_id}:edit:{old.id[:8]}", "prompt": prompt, "completion": completion, "answer": answer,
         "label": label, "parent": old.id, "scores": {}, "rejected": None if old.rejected == completion else old.rejected,
@@ -187,10 +189,17 @@ def _by(reviewer: str) -> str:
 
 def export_jsonl(sample: Iterable[Example], path: Path) -> int:
     """Write a sample with empty fields for the decision, one example a line; returns how many."""
-    lines = [json.dumps({name: getattr(example, name, "") for name in _FIELDS}, ensure_ascii=False) + "\n" for example in sample]
+    lines = [json.dumps(_row(example), ensure_ascii=False) + "\n" for example in sample]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(lines), encoding="utf-8")
     return len(lines)
+
+
+def _row(example: Example) -> dict[str, Any]:
+    row = {name: getattr(example, name, "") for name in _FIELDS}
+    if example.transcript == example.input:
+        del row["transcript"]  # only where there is more to read than the input: earlier turns, a passage
+    return row
 
 
 def import_jsonl(path: Path) -> list[Decision]:

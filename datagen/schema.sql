@@ -100,6 +100,15 @@ CREATE OR REPLACE VIEW preference AS
     FROM accepted a WHERE a.rejected IS NOT NULL;
 COMMENT ON VIEW preference IS 'TRL''s conversational prompt-chosen-rejected rows.';
 
+CREATE OR REPLACE VIEW grounding AS
+    SELECT id, split, topic, generator, completion AS answer, grounding->>'$.passage.source' AS source,
+           grounding->>'$.passage.section' AS section, grounding->>'$.passage.id' AS passage_id,
+           (grounding->>'$.shown')::BOOLEAN AS shown, grounding->>'$.quote' AS quote,
+           (grounding->>'$.start')::INTEGER AS quote_start, (grounding->>'$.end')::INTEGER AS quote_end,
+           grounding->>'$.passage.text' AS passage
+    FROM accepted WHERE grounding IS NOT NULL;
+COMMENT ON VIEW grounding IS 'Training rows that were made from documents: file, section, passage, and the words that prove the answer.';
+
 CREATE OR REPLACE VIEW coverage AS
     SELECT i.topic, i.generator, i.target, coalesce(e.examples, 0) AS examples, coalesce(e.accepted, 0) AS accepted,
            i.items, i.failed, round(coalesce(e.accepted, 0) / i.target, 3) AS share

@@ -21,9 +21,16 @@ async def agree(example: Example, ask: Ask, draw: str) -> Example:
     Without the score where the second teacher gave nothing that can be read: that says nothing of the example. Raises TeacherError.
     """
     schema = ask.output_schema
+    earlier = tuple(message for message in example.prompt[:-1] if message.role != "system")
     try:
         second = await ask(
-            "answer", parse_text if schema is None else parse_object, role=ROLE, draw=f"second/{draw}", schema=schema, input=example.input
+            "answer",
+            parse_text if schema is None else parse_object,
+            role=ROLE,
+            draw=f"second/{draw}",
+            schema=schema,
+            history=earlier,
+            input=example.prompt[-1].content,
         )
     except ParseError:
         return example

@@ -76,7 +76,7 @@ _COLUMNS: dict[str, dict[str, Any]] = {
         "id": "VARCHAR", "item_id": "VARCHAR", "topic": "VARCHAR", "generator": "VARCHAR", "prompt": _CHAT,
         "completion": "VARCHAR", "rejected": "VARCHAR", "reasoning": "VARCHAR", "answer": "JSON", "label": "VARCHAR",
         "kind": "VARCHAR", "dimensions": "JSON", "scores": "JSON", "calls": ["VARCHAR"], "parent": "VARCHAR",
-        "run_id": "VARCHAR",
+        "family": "VARCHAR", "grounding": "JSON", "run_id": "VARCHAR",
     },
     "verdicts": {
         "example_id": "VARCHAR", "decided_by": "VARCHAR", "keep": "BOOLEAN", "reason": "VARCHAR", "score": "DOUBLE",
@@ -150,7 +150,6 @@ def _m004_seen_texts(con: duckdb.DuckDBPyConnection) -> None:
         "text VARCHAR USING COMPRESSION uncompressed)"  # read one by one, and half the cost of a checkpoint
     )
     con.execute("COMMENT ON TABLE seen_texts IS 'Prompts that curate kept, numbered as they came: what new ones are compared with.'")
-    con.execute("COMMENT ON COLUMN seen_texts.pair IS 'Whether it is of a preference pair: pairs and plain examples are no twins.'")
     con.execute("CREATE TABLE IF NOT EXISTS seen_bands (key UINTEGER, place UINTEGER)")
     con.execute("COMMENT ON TABLE seen_bands IS 'MinHash band keys of seen_texts; place = 2 * number, + 1 for shingles of characters.'")
 
@@ -181,6 +180,20 @@ def _m006_truth(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("COMMENT ON TABLE evaluation_sets IS 'Every evaluation set that data was ever checked against here, with its texts.'")
 
 
+def _m007_grounding(con: duckdb.DuckDBPyConnection) -> None:
+    con.execute("ALTER TABLE examples ADD COLUMN IF NOT EXISTS family VARCHAR")
+    con.execute("COMMENT ON COLUMN examples.family IS 'Turns of one conversation, or questions about one shown passage: never parted.'")
+    con.execute("ALTER TABLE examples ADD COLUMN IF NOT EXISTS grounding JSON")
+    con.execute("COMMENT ON COLUMN examples.grounding IS 'The passage that an answer rests on, and a quotation: see the view grounding.'")
+    if con.execute("SELECT 1 FROM information_schema.columns WHERE table_name = 'seen_texts' AND column_name = 'pair'").fetchone():
+        con.execute("ALTER TABLE seen_texts RENAME pair TO among")
+        con.execute("ALTER TABLE seen_texts ALTER among TYPE BIGINT")
+    con.execute(
+        "COMMENT ON COLUMN seen_texts.among IS 'What it is compared among: 0 plain prompts, 1 preference pairs, else those of as many "
+        "turns or of one passage.'"
+    )
+
+
 # Each entry takes a store from version n to n + 1. Paid data is migrated, never cleared.
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _m001_tables,
@@ -189,6 +202,7 @@ MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _m004_seen_texts,
     _m005_batches,
     _m006_truth,
+    _m007_grounding,
 ]
 
 
@@ -242,7 +256,7 @@ class SeenText(NamedTuple):
     """A prompt that was kept, with the group that its example is in."""
 
     example_id: str
-    pair: bool
+    among: int
     text: str
     group_id: str
 
@@ -275,7 +289,7 @@ class SeenTexts:
             return []
         with _table(self._con, {"number": numbers.astype(np.uint32)}) as name:
             rows = self._con.execute(
-                "SELECT example_id, pair, text, coalesce(group_id, example_id) FROM "
+                "SELECT example_id, among, text, coalesce(group_id, example_id) FROM "
                 f"(SELECT * FROM seen_texts WHERE number IN (SELECT number FROM {name})) "
                 "LEFT JOIN groups USING (example_id) ORDER BY number"
             ).fetchall()
@@ -283,7 +297,7 @@ class SeenTexts:
 
     def add(
         self,
-        texts: Sequence[tuple[str, bool, str]],
+        texts: Sequence[tuple[str, int, str] | tuple[str, int, str, str | None]],
         keys: NDArray[np.uint32],
         owners: NDArray[np.int64],
         chars: NDArray[np.bool_],
@@ -293,7 +307,7 @@ class SeenTexts:
     ) -> None:
         """Add texts that were kept, with all that was decided along with them, in one transaction.
 
-        texts      (example id, whether of a pair, prompt)
+        texts      (example id, what it is compared among, prompt), and whatever else the caller keeps
         keys       band keys, shape (rows, bands); owners: whose they are, a position in `texts`; chars: those of characters
         groups     example id -> group, of new examples
         merged     group -> the group that it has become a part of
@@ -302,9 +316,11 @@ class SeenTexts:
         con.execute("BEGIN")
         try:
             if texts:
-                ids, pairs, prompts = zip(*texts, strict=True)
-                number = np.arange(first, first + len(texts), dtype=np.uint32)
-                columns = {"number": number, "example_id": _objects(ids), "pair": np.array(pairs, dtype=bool), "text": _objects(prompts)}
+                ids, among, prompts = zip(*(text[:3] for text in texts), strict=True)
+                columns: dict[str, NDArray[Any]] = {
+                    "number": np.arange(first, first + len(texts), dtype=np.uint32), "example_id": _objects(ids),
+                    "among": np.array(among, dtype=np.int64), "text": _objects(prompts),
+                }  # fmt: skip
                 _append_columns(con, "seen_texts", columns)
             if keys.size:
                 places = ((owners + first) * 2 + chars).astype(np.uint32)
@@ -322,6 +338,15 @@ class SeenTexts:
             con.execute("ROLLBACK")
             raise
         self._count = first + len(texts)
+
+    def groups_of(self, families: Iterable[str]) -> dict[str, str]:
+        """The group of each family that has an example with one."""
+        rows = self._con.execute(
+            "SELECT family, min(group_id) FROM examples e JOIN groups g ON g.example_id = e.id "
+            "WHERE family IN (SELECT unnest(?)) GROUP BY family",
+            [sorted(families)],
+        ).fetchall()
+        return dict(rows)
 
     def set(self, name: str, value: str) -> None:
         """Store a value, as `Store.set_settings` does."""
@@ -577,7 +602,7 @@ class Store:
             ((current, new, judged, everything),) = con.execute(
                 "SELECT count(*), list(e.id) FILTER (g.example_id IS NULL), bit_xor(state) FILTER (g.example_id IS NOT NULL), "
                 "bit_xor(state) "
-                "FROM (SELECT id, hash(id, label, kind, scores::VARCHAR) AS state FROM current_examples) e "
+                "FROM (SELECT id, hash(id, label, kind, scores::VARCHAR, grounding::VARCHAR) AS state FROM current_examples) e "
                 "LEFT JOIN groups g ON g.example_id = e.id"
             ).fetchall()
             new = new or []
@@ -1240,7 +1265,7 @@ def _rows(result: duckdb.DuckDBPyConnection) -> list[Row]:
 
 
 def _example(row: Row) -> Example:
-    for name in ("answer", "dimensions", "scores"):
+    for name in ("answer", "dimensions", "scores", "grounding"):
         row[name] = json.loads(row[name]) if row[name] else None
     row["dimensions"], row["scores"] = row["dimensions"] or {}, row["scores"] or {}
     return Example.from_row(row)

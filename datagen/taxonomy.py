@@ -13,6 +13,7 @@ from datagen.json_schema import check
 from datagen.lines import read_table
 from datagen.policy import Fact, Rule, meeting
 from datagen.records import AdversarialKind, JsonSchema, Python, Record, Regex, Rubric, Sql, Task, Topic, Verifier
+from datagen.tasks import with_defaults
 from datagen.yaml_file import read_yaml, validate
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -117,6 +118,7 @@ def load_taxonomy(path: Path) -> tuple[Taxonomy, str]:
     a rule about an unknown fact, a dimension whose weights are all zero.
     """
     taxonomy = validate(Taxonomy, read_yaml(path), path)
+    taxonomy = taxonomy.model_copy(update={"task": with_defaults(taxonomy.task, list(taxonomy.labels()))})
     _check(taxonomy, path)
     if taxonomy.task.verify:
         verify = tuple(_prepared(verifier, path, f"task.verify.{index}") for index, verifier in enumerate(taxonomy.task.verify))
@@ -180,6 +182,12 @@ def _check(taxonomy: Taxonomy, path: Path) -> None:
             raise ConfigError(f"{path}: {field}: a topic's name must not contain ':'. Rename it.")
         if task.label_field and topic.label is None:
             raise ConfigError(f"{path}: {field}.label is missing; task.label_field is {task.label_field!r}. Add it.")
+    if task.type == "classification" and len(labels) < 2:
+        raise ConfigError(f"{path}: task.type is classification, but the topics have {len(labels)} label; give at least two.")
+    fields = (task.output_schema or {}).get("properties")
+    for key, named in (("label_field", task.label_field), ("entities_field", task.entities_field)):
+        if named is not None and fields is not None and named not in fields:
+            raise ConfigError(f"{path}: task.{key} is {named!r}, which output_schema.properties does not have: {', '.join(fields)}.")
     if not any(topic.weight for topic in leaves):
         raise ConfigError(f"{path}: every topic has weight 0; give at least one a weight above 0.")
     for name, values in taxonomy.dimensions.items():

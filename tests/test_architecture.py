@@ -13,9 +13,9 @@ FILES = sorted([*(ROOT / "datagen").rglob("*.py"), *(ROOT / "train").rglob("*.py
 FLOORS = {
     "datagen": [
         {"records", "errors"},
-        {"policy", "yaml_file", "lines", "secrets", "ledger", "json_schema", "agreement"},
+        {"policy", "yaml_file", "lines", "secrets", "ledger", "json_schema", "agreement", "tasks"},
         {"taxonomy", "prompts", "parse", "config", "store", "filters", "offline", "pace", "prices", "wire_schema", "direct"},
-        {"teacher", "batch_api", "terms", "plan", "ask", "generators", "judge", "second", "review", "calibration", "arrivals"},
+        {"teacher", "batch_api", "terms", "plan", "ask", "generators", "judge", "second", "review", "calibration", "arrivals", "sources"},
         {"compare", "generate", "curate", "export", "report"},
         {"forecast", "progress", "batch", "ray_engine", "embed", "failures"},
         {"cli"},
@@ -41,6 +41,8 @@ OWNERS = {
     "duckdb": {"datagen/store.py", "datagen/filters/sql.py"},  # the latter in memory only
     "litellm": {"datagen/teacher.py", "datagen/batch_api.py", "datagen/offline/__init__.py", "datagen/offline/provider.py"},
     "aiohttp": {"datagen/direct.py"},
+    "bs4": {"datagen/sources.py"},
+    "pypdf": {"datagen/sources.py"},
     "ray": {"datagen/ray_engine.py"},
     "tenacity": {"datagen/teacher.py"},
     "sklearn": {"datagen/filters/label_noise.py"},

@@ -292,7 +292,7 @@ def task_score(
     batch_size: int,
     seen: Callable[[Sequence[str]], None] | None = None,
 ) -> Measure:
-    """The task's own metric on `rows`: macro-F1 for labels, else exact match. DataError where nothing can be scored.
+    """The task's own metric on `rows` (metrics.primary_metric), or exact match where that does not apply. DataError without a score.
 
     `seen` is shown the answers themselves.
     """
@@ -316,8 +316,8 @@ def read_answers(rows: Sequence[Row], completions: Sequence[str], task: TaskSpec
 
 
 def user_text(prompt: Sequence[Message]) -> str:
-    """The last user message: the input that an answer's entities must come from."""
-    return next((m["content"] for m in reversed(prompt) if m["role"] == "user"), "")
+    """What the user wrote, in every turn: the input that an answer's entities must come from."""
+    return "\n".join(m["content"] for m in prompt if m["role"] == "user")
 
 
 def evaluate_run(run_dir: Path, config: TrainConfig, manifest: Manifest, *, progress: Progress | None = None) -> list[dict[str, Any]]:

@@ -295,6 +295,30 @@ def rouge_l_of(answer: Answer) -> float | None:
     return 2 * row[-1] / (len(ours) + len(theirs))
 
 
+_CHRF_ORDER, _CHRF_BETA = 6, 2.0
+
+
+def chrf_of(answer: Answer) -> float | None:
+    """chrF2 of the row: F-score over character n-grams of 1 to 6 signs, white space left out, recall weighted twice (Popovic 2015).
+
+    Unlike ROUGE-L it needs no words, so it serves languages that write none apart, and half-right inflections count.
+    """
+    if answer.reference is None or answer.task.output != "text":
+        return None
+    ours, theirs = ("".join(text.split()) for text in (answer.completion, answer.reference))
+    if not ours or not theirs:
+        return float(ours == theirs)
+    precisions, recalls = [], []
+    for n in range(1, min(_CHRF_ORDER, len(ours), len(theirs)) + 1):
+        a, b = (Counter(text[i : i + n] for i in range(len(text) - n + 1)) for text in (ours, theirs))
+        common = (a & b).total()
+        precisions.append(common / a.total())
+        recalls.append(common / b.total())
+    precision, recall = sum(precisions) / len(precisions), sum(recalls) / len(recalls)
+    weight = _CHRF_BETA**2
+    return (1 + weight) * precision * recall / (weight * precision + recall) if precision + recall else 0.0
+
+
 def invents_entity(answer: Answer) -> float | None:
     """Some entity's value does not occur in the input (case and white space forgiven)."""
     if answer.task.entities_field is None:
@@ -416,6 +440,7 @@ METRICS: dict[str, Metric] = {
     "exact_match": _proportion(same_answer),
     "token_f1": Metric(_per_row(token_f1_of), _rate, "mean"),
     "rouge_l": Metric(_per_row(rouge_l_of), _rate, "mean"),
+    "chrf": Metric(_per_row(chrf_of), _rate, "mean"),
     "invented_entity": _proportion(invents_entity),
     "asks_forbidden": _proportion(says_forbidden),
     "missed_abstention": _proportion(names_label_instead),
@@ -435,6 +460,7 @@ GLOSSARY: dict[str, Meaning] = {
     "exact_match": Meaning("Share of rows whose whole answer equals the reference.", True),
     "token_f1": Meaning("Overlap of words between answer and reference, averaged over rows (SQuAD F1).", True),
     "rouge_l": Meaning("Longest common run of words in order, averaged over rows (ROUGE-L F1).", True),
+    "chrf": Meaning("Overlap of runs of 1 to 6 characters, averaged over rows (chrF2).", True),
     "invented_entity": Meaning("Share of answers with an entity that does not occur in the input.", False),
     "asks_forbidden": Meaning("Share of answers that ask for or repeat a forbidden word such as PIN.", False),
     "missed_abstention": Meaning("Share of inputs outside the scope that got a label, not a refusal.", False),
@@ -448,9 +474,18 @@ RARELY = 0.05
 BAD_BEHAVIOURS = ("invented_entity", "asks_forbidden", "missed_abstention", "bad_behaviour")
 
 
+# What picks a checkpoint where answers are free text: equal texts are too rare among them to tell two checkpoints apart.
+TEXT_METRICS = {"question_answering": "token_f1", "generation": "rouge_l", "conversation": "chrf"}
+
+
 def primary_metric(task: TaskSpec) -> str:
-    """The metric that picks a checkpoint: macro-F1 where there are labels, else exact match."""
-    return "macro_f1" if task.label_field or task.labels else "exact_match"
+    """The metric that picks a checkpoint: macro-F1 where there are labels, F1 of the entities where an answer is those, the task type's
+    own for free text, else exact match."""
+    if task.label_field or task.labels:
+        return "macro_f1"
+    if task.output == "text":
+        return TEXT_METRICS.get(task.type, "exact_match")
+    return "entity_f1" if task.entities_field else "exact_match"
 
 
 def failed_metrics(answer: Answer) -> list[str]:

@@ -11,6 +11,7 @@ from datagen.filters.adversarial import adversarial
 from datagen.filters.context import DEFAULTS, FilterContext
 from datagen.filters.decontaminate import decontaminate
 from datagen.filters.dedup import duplicate, near_duplicate
+from datagen.filters.grounded import grounded
 from datagen.filters.label_noise import label_noise
 from datagen.filters.language import language
 from datagen.filters.privacy import pii
@@ -40,6 +41,7 @@ EXAMPLE_FILTERS: Mapping[str, ExampleFilter] = {
     "truth": truth,
     "adversarial": adversarial,
     "reasoning": reasoning,
+    "grounded": grounded,
     "preference": preference,
     "judge": judge,
     "agreement": agreement,

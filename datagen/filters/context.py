@@ -30,6 +30,7 @@ DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "truth": {},
     "adversarial": {"threshold": 0.7},
     "reasoning": {"max_chars": 4000, "min_agreement": 0.5},
+    "grounded": {"min_quote_chars": 8},
     "preference": {"min_margin": 0.0, "max_length_ratio": 0.0, "rejected_valid": 0.0, "rejected_refusal": 1.0},
     "verify": {},
     "judge": {"min": 4.0, "min_input": 3.0, "min_mean": 0.0},

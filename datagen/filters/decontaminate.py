@@ -5,8 +5,8 @@ An example hits a row of an evaluation set when, case and punctuation aside,
 - they share a run of 13 words, where the row has that many; a run of 8, where it has 8 to 12; or the example holds the
   whole row, where that has 4 to 7. A row of up to 3 words counts only as a whole text: its words occur in honest text.
   Threshold and run are a set's own, where the recipe gives it some.
-Whatever a student may learn is checked: each turn of the prompt, the turns as one text, completion, rejected answer, reasoning; of an
-answer that is data the texts of 4 words or more in it.
+Whatever a student may learn is checked: each turn of the prompt, the turns as one text, completion, rejected answer, reasoning, the
+passage that an answer rests on, shown or not; of an answer that is data the texts of 4 words or more in it.
 
 It runs over every current example, whatever other filters say, because a person may accept what they dropped. A kept
 example's verdict names the sets that it was checked against: that is the pass which an export asks for.
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datagen.filters.context import FilterContext
-from datagen.filters.dedup import asked
+from datagen.filters.dedup import compared
 from datagen.filters.near import Twins, nearest
 from datagen.filters.similarity import hash_words, normalise, sketch, windows
 from datagen.records import EvaluationSet, Example, Verdict
@@ -68,10 +68,12 @@ def decontaminate(examples: Sequence[Example], context: FilterContext) -> list[V
 
 def _learned(example: Example, *, data: bool) -> Iterator[str]:
     """Every text of an example that a student may learn from."""
-    yield asked(example)
-    turns = [message.content for message in example.prompt if message.role != "system"]
+    yield compared(example)
+    turns = [example.without_passage(message.content) for message in example.prompt if message.role != "system"]
     if len(turns) > 1:
         yield from turns
+    if example.grounding is not None:
+        yield example.grounding.passage.text
     if example.answer is None or not data:
         yield example.completion
     else:

@@ -7,6 +7,7 @@ from typing import Any
 
 from datagen.filters.context import FilterContext
 from datagen.filters.similarity import words
+from datagen.filters.turns import answers, inputs
 from datagen.records import Example
 
 _SCRIPTS = {
@@ -60,9 +61,9 @@ def language(example: Example, context: FilterContext) -> str | None:
     probability of `min_confidence`. It does not see a foreign sentence inside a long text, and passes texts of fewer than 8 words in
     the right script.
     """
-    texts = [("input", example.input)]
+    texts = inputs(example)
     if context.task.output_schema is None:
-        texts.append(("completion", example.completion))
+        texts += answers(example)
     for name, text in texts:
         problem = _foreign(text, context)
         if problem:

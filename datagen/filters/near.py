@@ -5,6 +5,7 @@ numpy; none of them compares every member of a crowded bucket with every other, 
 a thousand others cost.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Self
@@ -107,7 +108,7 @@ def keep_first(
     sketches: Sketches,
     bands: Bands,
     threshold: float,
-    uses: NDArray[np.bool_],
+    uses: Indices,
     dropped: NDArray[np.bool_] | None = None,
 ) -> Twins:
     """Take the texts in order and drop each that has a twin among those kept before it: who has a twin, is dropped.
@@ -146,10 +147,10 @@ def keep_first(
         bucket, row = bucket[rest], row[rest]
 
 
-def families(sketches: Sketches, bands: Bands, threshold: float, joined: Twins | None = None) -> Indices:
+def families(sketches: Sketches, bands: Bands, threshold: float, joined: Twins | None = None, apart: Indices | None = None) -> Indices:
     """For each text the lowest position that a chain of pairs at the threshold joins it to; itself when there is none.
 
-    `joined` are twins that are known already: they need not be compared again.
+    `joined` are twins that are known already: they need not be compared again. Texts of two numbers in `apart` are no pair.
     """
     root = np.arange(len(sketches.short))
     if joined is not None:
@@ -163,11 +164,21 @@ def families(sketches: Sketches, bands: Bands, threshold: float, joined: Twins |
         if not len(near):
             return root
         a, b = bands.texts[row[near]], bands.texts[row[near + distance]]
-        apart = near[root[a] != root[b]]
-        pairs = _verify(sketches, bands, row[apart], row[apart + distance], threshold)
+        open_ = root[a] != root[b] if apart is None else (root[a] != root[b]) & (apart[a] == apart[b])
+        two = near[open_]
+        pairs = _verify(sketches, bands, row[two], row[two + distance], threshold)
         root = _joined(root, pairs.first, pairs.second)
         distance += 1
     return root
+
+
+def join(root: Indices, kin: Sequence[Sequence[int]]) -> Indices:
+    """The roots after the texts of each list in `kin` have become one family."""
+    pairs = [(own[0], other) for own in kin for other in own[1:]]
+    if not pairs:
+        return root
+    first, second = np.array(pairs, dtype=np.int64).T
+    return _joined(root, first, second)
 
 
 def _joined(root: Indices, first: Indices, second: Indices) -> Indices:

@@ -6,6 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from datagen.filters.context import FilterContext
+from datagen.filters.turns import Said, answers, material
 from datagen.records import Example
 from datagen.secrets import looks_like_key
 
@@ -39,10 +40,9 @@ def pii(example: Example, context: FilterContext) -> str | None:
     The reason names the kind, never the value. Patterns only: names and addresses of people go unseen. Of telephone numbers those of 9
     digits or more are seen, where they are written as such, and shorter ones after "phone:" and the like.
     """
-    texts = {"input": example.input, "completion": example.completion, "rejected": example.rejected, "reasoning": example.reasoning}
-    for name, text in texts.items():
-        if not text:
-            continue
+    texts = [Said("input", material(example)), *answers(example)]
+    texts += [Said(name, text) for name, text in (("rejected", example.rejected), ("reasoning", example.reasoning)) if text]
+    for name, text in texts:
         secret = _secret(text)  # before the rest: `name:password@host` reads as an address
         if secret:
             return f"secret: {secret} in the {name}"

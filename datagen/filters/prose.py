@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from datagen.filters.context import FilterContext
+from datagen.filters.turns import answers, inputs
 from datagen.records import Example
 
 
@@ -19,7 +20,7 @@ class Prose(NamedTuple):
 
 def prose(example: Example, context: FilterContext) -> Iterator[Prose]:
     """The input, the sentences of the answer, and the reasoning. Not the rejected answer: what is wrong with that one is its use."""
-    yield Prose("input", example.input)
+    yield from (Prose(*said) for said in inputs(example))
     yield from answered(example, context)
     if example.reasoning:
         yield Prose("reasoning", example.reasoning)
@@ -28,7 +29,7 @@ def prose(example: Example, context: FilterContext) -> Iterator[Prose]:
 def answered(example: Example, context: FilterContext) -> Iterator[Prose]:
     """The sentences of the answer: the completion, or the strings of more than one word in it where it is data."""
     if context.task.output_schema is None:
-        yield Prose("completion", example.completion)
+        yield from (Prose(*said) for said in answers(example))
     elif example.answer:
         yield from _strings(example.answer, "completion's ")
 

@@ -4,6 +4,7 @@ import re
 
 from datagen.filters.context import FilterContext, parse_object
 from datagen.filters.prose import answered
+from datagen.filters.turns import answers, inputs
 from datagen.records import Example
 
 
@@ -11,29 +12,35 @@ def schema(example: Example, context: FilterContext) -> str | None:
     """The completion is one JSON object of the task's schema; a task without schema wants text that is not empty."""
     if context.task.output_schema is None:
         return None if example.completion.strip() else "empty: the completion is empty"
-    answer, problem = parse_object(example.completion)
-    if problem is not None:
-        return f"invalid_json: {problem}"
-    violation = context.violation(answer)
-    return f"schema: {violation}" if violation else None
+    for name, text in answers(example):
+        where = "" if name == "completion" else f"{name}: "
+        answer, problem = parse_object(text)
+        if problem is not None:
+            return f"invalid_json: {where}{problem}"
+        violation = context.violation(answer)
+        if violation:
+            return f"schema: {where}{violation}"
+    return None
 
 
 def length(example: Example, context: FilterContext) -> str | None:
-    """Input and completion are within the recipe's bounds."""
-    chars = len(example.input.strip())
-    if chars < context.setting("length", "min_input_chars"):
-        return f"input_short: {chars} characters, at least {context.setting('length', 'min_input_chars'):g}"
-    if chars > context.setting("length", "max_input_chars"):
-        return f"input_long: {chars} characters, at most {context.setting('length', 'max_input_chars'):g}"
-    chars = len(example.completion.strip())
-    if chars > context.setting("length", "max_completion_chars"):
-        return f"completion_long: {chars} characters, at most {context.setting('length', 'max_completion_chars'):g}"
-    if context.task.output_schema is None:
-        words = len(example.completion.split())
-        if words < context.setting("length", "min_completion_words"):
-            return f"completion_short: {words} words, at least {context.setting('length', 'min_completion_words'):g}"
-        if words > context.setting("length", "max_completion_words"):
-            return f"completion_long: {words} words, at most {context.setting('length', 'max_completion_words'):g}"
+    """Every input and answer is within the recipe's bounds."""
+    for name, text in inputs(example):
+        chars, where = len(text.strip()), "" if name == "input" else f" ({name})"
+        if chars < context.setting("length", "min_input_chars"):
+            return f"input_short: {chars} characters, at least {context.setting('length', 'min_input_chars'):g}{where}"
+        if chars > context.setting("length", "max_input_chars"):
+            return f"input_long: {chars} characters, at most {context.setting('length', 'max_input_chars'):g}{where}"
+    for name, text in answers(example):
+        chars, where = len(text.strip()), "" if name == "completion" else f" ({name})"
+        if chars > context.setting("length", "max_completion_chars"):
+            return f"completion_long: {chars} characters, at most {context.setting('length', 'max_completion_chars'):g}{where}"
+        if context.task.output_schema is None:
+            words = len(text.split())
+            if words < context.setting("length", "min_completion_words"):
+                return f"completion_short: {words} words, at least {context.setting('length', 'min_completion_words'):g}{where}"
+            if words > context.setting("length", "max_completion_words"):
+                return f"completion_long: {words} words, at most {context.setting('length', 'max_completion_words'):g}{where}"
     return None
 
 
@@ -89,14 +96,19 @@ def refusal(example: Example, context: FilterContext) -> str | None:
     kind = context.kinds.get(example.kind or "")
     abstains = (example.label is not None and example.label == context.task.abstain_label) or (kind is not None and kind.family == "harm")
     if not (free and abstains):
-        if not free and (found := _REFUSAL.search(example.completion.replace("\u2019", "'"))):
-            return f"refusal: the completion begins with {found.group().strip()[:60]!r}"
+        if not free:
+            for where, text in answers(example):
+                if found := _REFUSAL.search(text.replace("\u2019", "'")):
+                    return f"refusal: the {where} begins with {found.group().strip()[:60]!r}"
         for where, text in answered(example, context):
             problem = refuses(text)
             if problem:
                 return f"refusal: the {where} {problem}"
-    problem = _refuses(example.input, _INPUT_REFUSAL, _INPUT_INSIDE)
-    return f"refusal: the input {problem}" if problem else None
+    for where, text in inputs(example):
+        problem = _refuses(text, _INPUT_REFUSAL, _INPUT_INSIDE)
+        if problem:
+            return f"refusal: the {where} {problem}"
+    return None
 
 
 def refuses(text: str) -> str | None:

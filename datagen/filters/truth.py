@@ -7,6 +7,7 @@ from typing import Any
 from datagen.filters.context import FilterContext, parse_object
 from datagen.filters.similarity import normalise
 from datagen.filters.text import refuses
+from datagen.filters.turns import answers, material
 from datagen.policy import decide, read_facts
 from datagen.records import Example, canonical_json
 
@@ -14,9 +15,9 @@ from datagen.records import Example, canonical_json
 def truth(example: Example, context: FilterContext) -> str | None:
     """The completion says nothing that is known to be wrong. One that does not parse is the schema filter's matter."""
     if context.task.output_schema is None:
-        return wrong_text(example.completion, context)
+        return next((problem for _, text in answers(example) if (problem := wrong_text(text, context))), None)
     answer, problem = parse_object(example.completion)
-    return None if answer is None or problem else wrong(answer, example.input, example.label, context)
+    return None if answer is None or problem else wrong(answer, material(example), example.label, context)
 
 
 def wrong_text(completion: str, context: FilterContext) -> str | None:
@@ -139,5 +140,5 @@ def _known_wrong(example: Example, context: FilterContext) -> bool | None:
     if answer is None or context.violation(answer):
         return True
     if example.label is None and (context.task.label_field or not context.policy):
-        return True if wrong(answer, example.input, None, context) else None
-    return wrong(answer, example.input, example.label, context) is not None
+        return True if wrong(answer, material(example), None, context) else None
+    return wrong(answer, material(example), example.label, context) is not None

@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable
 
 from datagen.generators.adversarial import adversarial
+from datagen.generators.conversation import conversation
+from datagen.generators.grounded import grounded
 from datagen.generators.preference import preference
 from datagen.generators.reasoning import reasoning
 from datagen.generators.seed import seed
@@ -18,4 +20,6 @@ GENERATORS: dict[str, Generator] = {
     "adversarial": adversarial,
     "reasoning": reasoning,
     "preference": preference,
+    "conversation": conversation,
+    "grounded": grounded,
 }

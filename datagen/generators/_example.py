@@ -1,17 +1,24 @@
 """From an input to an example: the answer to the task, as every generator asks for it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datagen.parse import Answer, Ask, canonical, parse_object, parse_text
-from datagen.records import Example, Message, PlanItem
+from datagen.records import Example, Grounding, Message, PlanItem
 
 
-async def ask_task(ask: Ask, text: str, *, draw: str, role: str = "teacher", temperature: float | None = None) -> Answer:
-    """The task's answer to one input, as data where the task's output is JSON."""
-    schema = ask.output_schema
-    parse = parse_text if schema is None else parse_object
-    return await ask("answer", parse, role=role, draw=draw, schema=schema, temperature=temperature, input=text)
+async def ask_task(
+    ask: Ask, text: str, *, draw: str, role: str = "teacher", temperature: float | None = None, history: Sequence[Message] = ()
+) -> Answer:
+    """The task's answer to one input, after the turns of `history`, as data where the task's output is JSON."""
+    parse = parse_text if ask.output_schema is None else parse_object
+    return await ask("answer", parse, role=role, draw=draw, schema=ask.output_schema, temperature=temperature, history=history, input=text)
+
+
+def task_in(schema: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The schema of an answer that stands inside a larger one, text where the task has none; and definitions that belong at the top."""
+    answer: dict[str, Any] = dict(schema) if schema is not None else {"type": "string"}
+    return answer, {name: answer.pop(name) for name in ("$defs", "definitions") if name in answer}
 
 
 def completion_text(value: Any, schema: Mapping[str, Any] | None) -> str:
@@ -19,19 +26,31 @@ def completion_text(value: Any, schema: Mapping[str, Any] | None) -> str:
     return canonical(value, schema) if isinstance(value, dict) else str(value)
 
 
-def make_example(item: PlanItem, ask: Ask, text: str, value: Any, calls: tuple[str, ...], **fields: Any) -> Example:
-    """An example of `item` whose completion is the answer `value` to the input `text`."""
+def make_example(
+    item: PlanItem,
+    ask: Ask,
+    text: str,
+    value: Any,
+    calls: tuple[str, ...],
+    *,
+    earlier: Sequence[Message] = (),
+    grounding: Grounding | None = None,
+    **fields: Any,
+) -> Example:
+    """An example of `item` whose completion is the answer `value` to the input `text`, after `earlier` turns or below a passage."""
+    shown = grounding.passage.block + text if grounding is not None and grounding.shown else text
     return Example(
         item_id=item.id,
         topic=item.topic,
         generator=item.generator,
-        prompt=(Message(role="system", content=ask.task_system), Message(role="user", content=text)),
+        prompt=(Message(role="system", content=ask.task_system), *earlier, Message(role="user", content=shown)),
         completion=completion_text(value, ask.output_schema),
         answer=value if isinstance(value, dict) else None,
         label=item.label,
         kind=item.kind,
         dimensions=item.dimensions,
         calls=calls,
+        grounding=grounding,
         **fields,
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from datagen.errors import ParseError
-from datagen.generators._example import inputs_of, make_example
+from datagen.generators._example import inputs_of, make_example, task_in
 from datagen.parse import Answer, Ask, Steps, parse_steps, parse_strings
 from datagen.records import Draw, Example, PlanItem, Task, canonical_json
 
@@ -96,11 +96,8 @@ def said(answer: Any, task: Task) -> str:
 
 
 def _steps_schema(task_schema: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The JSON schema of steps with an answer: text, or an object of the task's schema."""
-    answer: dict[str, Any] = dict(task_schema) if task_schema is not None else {"type": "string"}
-    shared: dict[str, Any] = {
-        name: answer.pop(name) for name in ("$defs", "definitions") if name in answer
-    }  # references to them start at the top
+    """The JSON schema of steps with an answer."""
+    answer, shared = task_in(task_schema)
     steps = {"type": "array", "items": {"type": "string"}}
     return {
         "type": "object",

@@ -10,6 +10,7 @@ import pytest
 
 from train.dataset import Manifest, Row, mix, read_general, read_pairs, read_rows, read_training, take
 from train.errors import DataError
+from train.evaluate import user_text
 
 PROMPT = [{"role": "user", "content": "hi"}]
 ANSWER = [{"role": "assistant", "content": "yes"}]
@@ -30,6 +31,14 @@ def test_rows_come_sorted_by_id_with_their_completion(manifest: Manifest) -> Non
     assert [r.id for r in rows] == sorted(r.id for r in rows)
     assert rows[0].completion == '{"intent":"green"}'
     assert [m["role"] for m in rows[0].prompt] == ["system", "user"]
+
+
+def test_a_row_may_hold_several_turns(tmp_path: Path) -> None:
+    turns = [*PROMPT, *ANSWER, {"role": "user", "content": "and now?"}]
+    pq.write_table(pa.Table.from_pylist([{"id": "1", "prompt": turns, "completion": ANSWER}]), tmp_path / "x.parquet")
+    (found,) = read_rows(tmp_path / "x.parquet")
+    assert (found.prompt, found.completion) == (turns, "yes")
+    assert user_text(found.prompt) == "hi\nand now?"
 
 
 def test_an_evaluation_row_may_have_a_label_only(manifest: Manifest) -> None:

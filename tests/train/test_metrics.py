@@ -170,6 +170,24 @@ def test_token_f1_by_hand_ignores_articles_and_punctuation() -> None:
     assert value("token_f1", text_answer("The cat sat.", "a cat sat down")) == pytest.approx(4 / 5)
 
 
+@pytest.mark.parametrize(
+    ("completion", "reference", "expected"),
+    [  # as sacrebleu 2.6 scores them
+        ("the cat sat on the mat", "the cat is on the mat", 0.645779),
+        ("It opens at nine.", "The library opens at nine o'clock.", 0.364942),
+        ("ab", "abc", 0.636364),
+        ("猫は座る", "猫が座った", 0.104167),
+        ("x", "y", 0.000000),
+    ],
+)
+def test_chrf_equals_sacrebleu_s(completion: str, reference: str, expected: float) -> None:
+    assert value("chrf", text_answer(completion, reference)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_chrf_of_an_empty_answer_is_zero() -> None:
+    assert value("chrf", text_answer(" ", "a")) == 0
+
+
 def test_rouge_l_by_hand_follows_the_order_of_words() -> None:
     # longest common subsequence of "b a c" and "a b c" is 2 of 3
     assert value("rouge_l", text_answer("b a c", "a b c")) == pytest.approx(2 / 3)
@@ -222,7 +240,7 @@ def test_rows_with_only_a_label_get_only_what_a_label_can_tell() -> None:
 
 def test_a_free_text_task_gets_only_text_metrics() -> None:
     found = {m.metric for m in score({"x": [text_answer("a", "b")]}).measures["x"]}
-    assert found == {"exact_match", "token_f1", "rouge_l"}
+    assert found == {"exact_match", "token_f1", "rouge_l", "chrf"}
 
 
 def test_failed_metrics_names_what_is_wrong_with_a_row() -> None:
@@ -239,7 +257,7 @@ def test_every_metric_is_in_the_glossary(name: str) -> None:
 @pytest.mark.parametrize("name", METRICS)
 def test_every_metric_stays_between_0_and_1_and_inside_its_interval(name: str) -> None:
     rng = np.random.default_rng(3)
-    task = TEXT if name in ("token_f1", "rouge_l") else TASK
+    task = TEXT if name in ("token_f1", "rouge_l", "chrf") else TASK
     texts = (
         ["a b c", "a c", "d"] if task is TEXT else [dumps(reply(x, {"amount": y}, decision="wait")) for x in LABELS for y in ("£40", "£7")]
     )
@@ -409,6 +427,9 @@ def test_models_with_different_rows_are_refused() -> None:
 def test_the_primary_metric_follows_the_task() -> None:
     assert metrics.primary_metric(TASK) == "macro_f1"
     assert metrics.primary_metric(TEXT) == "exact_match"
+    assert metrics.primary_metric(TASK.model_copy(update={"labels": (), "label_field": None})) == "entity_f1"
+    kinds = {"question_answering": "token_f1", "generation": "rouge_l", "conversation": "chrf"}
+    assert {kind: metrics.primary_metric(TEXT.model_copy(update={"type": kind})) for kind in kinds} == kinds
 
 
 @pytest.mark.parametrize(("n", "discordant"), [(50, 10), (200, 40), (600, 5)])

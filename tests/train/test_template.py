@@ -160,6 +160,20 @@ def test_the_proof_holds_for_sound_rows_and_shows_one(make_tokenizer: MakeTokeni
     assert proof["rows_proved"] == 1
 
 
+@pytest.mark.parametrize("source", ["own", "fallback"])
+def test_of_a_conversation_the_last_answer_alone_is_taught_and_proved(source: str, make_tokenizer: MakeTokenizer) -> None:
+    tokenizer = make_tokenizer() if source == "own" else make_tokenizer(None)
+    turns = [{"role": "assistant", "content": "Green, mostly."}, {"role": "user", "content": "And snow?"}]
+    rows = [ROW, Source("r2", [*PROMPT, *turns], "White.")]
+    template, encoding = encoded(tokenizer, rows)
+    long = encoding.rows[1]
+    assert tokenizer.decode([i for i in long.labels if i != -100]) == f"White.{template.stop}"
+    before = tokenizer.decode(long.ids[: long.prompt_length])
+    assert f"Green, mostly.{template.stop}" in before
+    assert before.index("What is grass?") < before.index("Green, mostly.") < before.index("And snow?")
+    assert prove(tokenizer, template, rows, encoding.rows, [template.stop_id])["rows_proved"] == 2
+
+
 def tampered(row: Encoded, what: str, tokenizer: Any) -> Encoded:
     if what == "stop masked":
         return row._replace(ids=row.ids[:-1])
