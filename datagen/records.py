@@ -110,7 +110,8 @@ class Topic(Record):
 
 
 class PlanItem(Record):
-    """One unit of work for a generator: a topic, the dimension values drawn for it, and how many inputs to ask for."""
+    """One unit of work for a generator: a topic, the dimension values drawn for it, and how many inputs to ask for. `axis` is what its
+    inputs differ in from `seed`, where the taxonomy names axes."""
 
     topic: str
     generator: str
@@ -124,6 +125,7 @@ class PlanItem(Record):
     kind: str | None = None
     neighbours: tuple[str, ...] = ()
     examples: tuple[str, ...] = ()
+    axis: str | None = None
 
     @property
     def id(self) -> str:

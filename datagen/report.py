@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from datagen.coverage import short_lines, shortfalls
 from datagen.review import defect_rates, exact_interval
 from datagen.store import Store
 
@@ -35,6 +36,7 @@ def summarize(store: Store) -> dict[str, Any]:
         "topics": topics,
         "costs": costs,
         "failed_items": store.query("SELECT id, error FROM items WHERE planned AND status = 'failed' ORDER BY id"),
+        "short": [entry.as_json() for entry in shortfalls(store)],
         "review": [rate._asdict() for rate in defect_rates(store) if rate.stratum == "all"] or None,
     }
 
@@ -45,6 +47,7 @@ def render(summary: Mapping[str, Any], title: str) -> RenderableType:
     parts.append(Text(f"{summary['examples']} examples: {summary['accepted']} accepted, {summary['rejected']} rejected"))
     parts.append(_coverage_table("Generators", "generator", summary["generators"]))
     parts.append(_coverage_table("Topics", "topic", summary["topics"]))
+    parts += [Text(line) for line in short_lines(summary["short"])]
     reasons = Table(title="Why examples were dropped", title_justify="left")
     for column, justify in (("decided by", "left"), ("reason", "left"), ("examples", "right")):
         reasons.add_column(column, justify=justify)  # type: ignore[arg-type]

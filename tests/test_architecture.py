@@ -13,11 +13,11 @@ FILES = sorted([*(ROOT / "datagen").rglob("*.py"), *(ROOT / "train").rglob("*.py
 FLOORS = {
     "datagen": [
         {"records", "errors"},
-        {"policy", "yaml_file", "secrets", "ledger", "json_schema"},
+        {"policy", "yaml_file", "secrets", "ledger", "json_schema", "design"},
         {"taxonomy", "prompts", "parse", "config", "store", "filters", "offline", "pace", "prices", "wire_schema", "direct"},
         {"teacher", "batch_api", "terms", "plan", "ask", "generators", "judge", "review", "arrivals"},
-        {"generate", "curate", "export", "report"},
-        {"forecast", "progress", "batch", "ray_engine"},
+        {"generate", "curate", "export", "report", "coverage"},
+        {"forecast", "progress", "batch", "ray_engine", "quota"},
         {"cli"},
         {"__main__"},
     ],

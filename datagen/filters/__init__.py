@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datagen.filters.context import DEFAULTS, FilterContext
 from datagen.filters.decontaminate import decontaminate
 from datagen.filters.dedup import duplicate, near_duplicate
+from datagen.filters.quota import earlier, quota, too_near_seed
 from datagen.filters.scores import judge
 from datagen.filters.text import language, length, pii, refusal, schema
 from datagen.filters.truth import preference, truth
@@ -29,9 +30,15 @@ EXAMPLE_FILTERS: Mapping[str, ExampleFilter] = {
     "judge": judge,
 }
 
-# The gate runs over all examples; the others over what every filter before them kept.
+# The gate runs over all examples; the others over what every filter before them kept: `quota` is the last, for it counts what is left.
 GATES: Mapping[str, SetFilter] = {"decontaminate": decontaminate}
-SET_FILTERS: Mapping[str, SetFilter] = {"duplicate": duplicate, "near_duplicate": near_duplicate}
+SET_FILTERS: Mapping[str, SetFilter] = {
+    "earlier": earlier,
+    "duplicate": duplicate,
+    "near_duplicate": near_duplicate,
+    "too_near_seed": too_near_seed,
+    "quota": quota,
+}
 
 __all__ = [
     "DEFAULTS", "EXAMPLE_FILTERS", "GATES", "SET_FILTERS", "ExampleFilter", "FilterContext", "SetFilter",

@@ -1,9 +1,9 @@
 """What a filter may know besides the example: the task, its ground truth, the evaluation sets and the recipe's settings."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from datagen.json_schema import violation
 from datagen.policy import Fact, Rule
@@ -25,7 +25,18 @@ DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "judge": {"min": 4.0, "min_input": 3.0},
     "duplicate": {},
     "near_duplicate": {"threshold": 0.8},
+    "earlier": {},
+    "too_near_seed": {"seed": 0.0, "sibling": 0.0},
+    "quota": {},
 }  # fmt: skip
+
+
+class EarlierRow(NamedTuple):
+    """A row that the store kept for another data set: its prompt, and whether it is of a preference pair."""
+
+    example_id: str
+    pair: bool
+    text: str
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,9 @@ class FilterContext:
     labels     label -> description; empty for a task without labels
     settings   filter -> setting -> value; what is missing takes its value from DEFAULTS
     pinned     ids of examples that a person accepted: between near-duplicates these survive
+    targets    (topic, generator) -> rows that are wanted, for a recipe with a quota
+    earlier    rows that the store kept for other data sets, which new ones must not repeat
+    seeds      item id -> the seed that its examples grew from
     """
 
     task: Task
@@ -44,6 +58,9 @@ class FilterContext:
     evaluation_sets: tuple[EvaluationSet, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pinned: frozenset[str] = frozenset()
+    targets: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    earlier: Sequence[EarlierRow] = ()
+    seeds: Mapping[str, str] = field(default_factory=dict)
 
     def setting(self, filter_name: str, name: str) -> float:
         """A filter's setting: the recipe's, or else the default."""

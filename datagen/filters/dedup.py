@@ -31,7 +31,7 @@ def duplicate(examples: Sequence[Example], context: FilterContext) -> list[Verdi
     """Drops an example whose prompt reads the same (case, spacing and punctuation aside) as that of one kept."""
     verdicts = []
     first: dict[tuple[bool, str], str] = {}
-    for example_id, example in _in_order(examples, context):
+    for example_id, example in in_order(examples, context):
         twin = first.setdefault((is_pair(example), normalise(asked(example))), example_id)
         reason = None if twin == example_id else same_reason(twin)
         verdicts.append(Verdict(example_id=example_id, by="filter:duplicate", keep=reason is None, reason=reason))
@@ -41,7 +41,7 @@ def duplicate(examples: Sequence[Example], context: FilterContext) -> list[Verdi
 def near_duplicate(examples: Sequence[Example], context: FilterContext) -> list[Verdict]:
     """Drops an example whose prompt has a Jaccard similarity >= `threshold` to that of one kept; see similarity.py for the rule."""
     threshold = context.setting("near_duplicate", "threshold")
-    rows = _in_order(examples, context)
+    rows = in_order(examples, context)
     sketches = sketch([asked(example) for _, example in rows])
     uses = np.array([is_pair(example) for _, example in rows], dtype=bool)
     twins = keep_first(sketches, Bands.of(sketches, threshold), threshold, uses)
@@ -62,7 +62,7 @@ def near_reason(twin: str, similarity: float) -> str:
     return f"near_duplicate: {similarity:.2f} like {twin}"
 
 
-def _in_order(examples: Sequence[Example], context: FilterContext) -> list[tuple[str, Example]]:
+def in_order(examples: Sequence[Example], context: FilterContext) -> list[tuple[str, Example]]:
     """Those that a person accepted first, then by id."""
     return sorted(((example.id, example) for example in examples), key=lambda row: (row[0] not in context.pinned, row[0]))
 

@@ -7,7 +7,7 @@ a thousand others cost.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,7 +107,7 @@ def keep_first(
     sketches: Sketches,
     bands: Bands,
     threshold: float,
-    uses: NDArray[np.bool_],
+    uses: NDArray[Any],
     dropped: NDArray[np.bool_] | None = None,
 ) -> Twins:
     """Take the texts in order and drop each that has a twin among those kept before it: who has a twin, is dropped.

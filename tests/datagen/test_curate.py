@@ -27,7 +27,8 @@ def test_every_filter_gives_each_example_that_it_saw_one_verdict(bank_store, ban
     verdicts = store.verdicts()
     assert len({(v.example_id, v.by) for v in verdicts}) == len(verdicts)
     seen = {example.id: {v.by.removeprefix("filter:") for v in verdicts if v.example_id == example.id} for example in examples}
-    assert seen[examples[0].id] == {*GATES, *EXAMPLE_FILTERS, *SET_FILTERS}
+    silent = {"earlier", "too_near_seed", "quota"}  # a store without targets gives them nothing to decide on
+    assert seen[examples[0].id] == {*GATES, *EXAMPLE_FILTERS, *SET_FILTERS} - silent
     assert seen[examples[1].id] == {*GATES, *EXAMPLE_FILTERS}
     assert (report.examples, report.accepted) == (2, 1)
     assert [(r.by, r.kind, r.examples) for r in report.reasons] == [("filter:schema", "invalid_json", 1)]

@@ -83,3 +83,13 @@ def test_no_prompt_s_system_message_depends_on_the_item(name: str) -> None:
     system = (PROMPTS / f"{name}.md").read_text().split("[user]")[0].split("[system]")[1]
     assert "item" not in system
     assert "{{ task.input }}" in system
+
+
+def test_a_seeds_axis_is_told_to_the_teacher_only_where_there_is_one(shop: Taxonomy) -> None:
+    (item, *_) = make_plan(shop, {"seed": 4}, per_call=4, seed=1, seeds={}, replace_seeds=False)
+    variables = {"domain": shop.description, "task": shop.task, "dimensions": shop.dimensions, "item": item, "axes": {"edge_case": "rare"}}
+    plain = render("rewrite_input", variables)[1][1].content
+    told = render("rewrite_input", {**variables, "item": item.model_copy(update={"axis": "edge_case"})})[1][1].content
+    line = "Differ from the seed, and from each other, above all in edge case: rare\n"
+    assert line in told
+    assert told.replace(line, "") == plain
