@@ -46,7 +46,7 @@ OWNERS = {
     "jinja2": {"datagen/prompts.py", "train/report.py", "train/template.py"},
     "jsonschema_rs": {"datagen/json_schema.py", "train/metrics.py"},
     "orjson": {"datagen/direct.py", "datagen/store.py"},
-    "rich": {"datagen/cli.py", "datagen/report.py", "train/cli.py"},
+    "rich": {"datagen/cli.py", "datagen/coverage.py", "datagen/report.py", "train/cli.py"},
     "typer": {"datagen/cli.py", "train/cli.py"},
     "yaml": {"datagen/yaml_file.py", "datagen/terms.py", "train/config.py"},
 }
