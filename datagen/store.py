@@ -1053,11 +1053,13 @@ class Store:
             self.flush()
             with self._connect(read_only=False) as con:
                 con.execute("BEGIN")
-                con.execute(
-                    "INSERT INTO earlier SELECT example_id, value FROM decisions, settings WHERE keep AND name = 'data_set' AND value <> ? "
-                    "AND (example_id, value) NOT IN (SELECT (example_id, data_set) FROM earlier)",
-                    [data_set],
-                )
+                before = con.execute("SELECT value FROM settings WHERE name = 'data_set' AND value <> ?", [data_set]).fetchone()
+                if before:
+                    con.execute(
+                        "INSERT INTO earlier SELECT example_id, $before FROM decisions WHERE keep AND example_id NOT IN "
+                        "(SELECT example_id FROM earlier WHERE data_set = $before)",
+                        {"before": before[0]},
+                    )
                 self._set(con, {"data_set": data_set})
                 con.execute("DELETE FROM targets")
                 if targets:
