@@ -9,19 +9,290 @@ with its name and a colon.
 import asyncio
 import hashlib
 import json
+import os
 import random
 import re
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import scipy.sparse
 from results_file import RESULTS, Result, publish
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (1, 2, 3)
+
 sys.path.insert(0, str(ROOT))  # the benchmark is run as a file
+
+
+def line(bar: str, values: list[float], unit: str, conditions: str) -> Result:
+    """The median of the seeds, with the smallest and the largest as its interval."""
+    ordered = sorted(values)
+    return Result(
+        bar, ordered[len(ordered) // 2], unit, ordered[0], ordered[-1], f"{conditions}; {len(values)} seeds, smallest and largest"
+    )
+
+
+def datagen(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command of datagen, as a user runs it."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "datagen", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+# -- quotas on accepted rows
+
+LEAVES, ROWS = 60, 20
+REFUSING = frozenset(f"leaf{number:02d}" for number in range(0, LEAVES, 12))  # 5 leaves
+STOP = ("the", "and", "is", "to", "my", "of", "it", "for", "that", "with")
+SYLLABLES = ("ba", "co", "du", "fe", "gi", "ho", "ka", "lu", "me", "ni", "po", "ra", "so", "tu", "ve", "wi")
+WORD = re.compile(r"\w+")
+
+
+def invented(rng: random.Random) -> str:
+    """A text of 50 words that no other is like."""
+    return " ".join(rng.choice(STOP) if n % 3 == 1 else "".join(rng.choices(SYLLABLES, k=3)) for n in range(50))
+
+
+def retouched(text: str, rng: random.Random) -> str:
+    """The text with one word changed: a Jaccard similarity of 0.88 by word 3-grams."""
+    words = text.split()
+    words[rng.randrange(len(words))] = "".join(rng.choices(SYLLABLES, k=4))
+    return " ".join(words)
+
+
+class Teacher:
+    """Answers as a function of what is asked, but for near-duplicates, which are of anything that it ever wrote.
+
+    30 % of the answers are invalid (half of them name a wrong label, half are no JSON however often they are asked for), 20 % of the
+    inputs are near-duplicates, 2 % are rows of the evaluation set, and five leaves refuse half of the answers.
+    """
+
+    def __init__(self, exam: list[str]) -> None:
+        self.exam = exam
+        self.written: list[str] = []
+        self.calls = 0
+        self.lock = threading.Lock()
+
+    def reply(self, system: str, user: str) -> str:
+        """The text of an answer."""
+        if not system.startswith("You write"):
+            return self.answer(user)
+        leaf = re.search(r"^Topic: (\S+)$", user, re.MULTILINE)
+        count = re.search(r"^Number of inputs: (\d+)$", user, re.MULTILINE)
+        assert leaf and count
+        rng = random.Random(f"{len(self.written)}/{user}")
+        inputs = []
+        for _ in range(int(count.group(1))):
+            chance = rng.random()
+            if chance < 0.2 and len(self.written) > 50:
+                text = retouched(rng.choice(self.written), rng)
+                text = re.sub(r"^\S+ says", f"{leaf.group(1)} says", text)
+            elif chance < 0.22:
+                text = rng.choice(self.exam)
+            else:
+                text = f"{leaf.group(1)} says {invented(rng)}"
+            inputs.append(text)
+        self.written += inputs
+        return json.dumps(inputs)
+
+    def answer(self, text: str) -> str:
+        chance = int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32
+        leaf = text.split()[0]
+        if chance < 0.15:
+            return json.dumps({"label": "leaf59" if leaf != "leaf59" else "leaf58"})
+        if chance < 0.3:
+            return '{"label": '
+        if leaf in REFUSING and chance < 0.65:
+            return "I'm sorry, but I cannot help with that request."
+        return json.dumps({"label": leaf})
+
+
+@contextmanager
+def serving(teacher: Teacher) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with teacher.lock:
+                teacher.calls += 1
+                # a repair shows the conversation: what was asked stands first
+                text = teacher.reply(body["messages"][0]["content"], body["messages"][1]["content"])
+            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+            usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
+            reply = json.dumps({"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage})
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(reply.encode())))
+            self.end_headers()
+            self.wfile.write(reply.encode())
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{http.server_port}/v1"
+    finally:
+        http.shutdown()
+        http.server_close()
+
+
+def write_job(folder: Path, url: str, exam: list[str], seed: int) -> None:
+    """The taxonomy, the evaluation set and the recipes: one with room for every cell, one whose candidates run out."""
+    labels = [f"leaf{number:02d}" for number in range(LEAVES)]
+    topics = {label: {"description": f"what {label} says", "label": label} for label in labels}
+    schema = {"type": "object", "required": ["label"], "properties": {"label": {"type": "string"}}}
+    task = {
+        "type": "classification", "system": "Name the leaf.", "input": "a message", "instructions": "Name the leaf that the message is of.",
+        "label_field": "label", "output_schema": schema,
+    }  # fmt: skip
+    dimensions = {"tone": {name: {} for name in ("calm", "cross", "dry")}, "length": {name: {} for name in ("short", "long")}}
+    taxonomy = {"name": "leaves", "description": "leaves", "task": task, "dimensions": dimensions, "topics": topics}
+    (folder / "leaves.yaml").write_text(json.dumps(taxonomy))
+    (folder / "exam.jsonl").write_text("".join(json.dumps({"text": text, "label": text.split()[0]}) + "\n" for text in exam))
+    for name, candidates, number in (("earlier", 6, seed + 100), ("main", 6, seed), ("scarce", 2.2, seed + 200)):
+        recipe = {
+            "name": name, "description": "x", "taxonomy": "leaves.yaml", "seed": number,
+            "teachers": {"teacher": {
+                "model": "openai/bench", "price": {"input_per_million": 0, "output_per_million": 0}, "structured": "none",
+                "params": {"api_base": url, "api_key": "none"},
+            }},
+            "mix": {"topic": LEAVES * ROWS}, "quota": {"candidates": candidates, "min_per_topic": ROWS}, "judge": False, "attempts": 2,
+            "terms": {"openai/bench": {"decision": "a program of this benchmark", "by": "the benchmark"}},
+            "evaluation_sets": [{"name": "exam", "path": "exam.jsonl"}],
+        }  # fmt: skip
+        (folder / f"{name}.yaml").write_text(json.dumps(recipe))
+
+
+def shingles(text: str) -> set[tuple[str, ...]]:
+    """Word 3-grams, made here anew: the product's own are not trusted."""
+    words = WORD.findall(text.lower())
+    return {tuple(words[n : n + 3]) for n in range(len(words) - 2)}
+
+
+def near_pairs(texts: list[str], others: list[str] | None = None) -> int:
+    """How many pairs have a Jaccard similarity of 0.8 or more: every pair counted, no index."""
+    names: dict[tuple[str, ...], int] = {}
+
+    def matrix(some: list[str]) -> Any:
+        rows = [[names.setdefault(gram, len(names)) for gram in shingles(text)] for text in some]
+        where = [(number, gram) for number, row in enumerate(rows) for gram in row]
+        data = ([1] * len(where), tuple(zip(*where, strict=True)))
+        return scipy.sparse.csr_matrix(data, shape=(len(some), 10_000_000)), [len(row) for row in rows]
+
+    left, left_sizes = matrix(texts)
+    right, right_sizes = (left, left_sizes) if others is None else matrix(others)
+    shared = (left @ right.T).tocoo()
+    return sum(
+        int((others is not None or one < other) and both / (left_sizes[one] + right_sizes[other] - both) >= 0.8)
+        for one, other, both in zip(shared.row, shared.col, shared.data, strict=True)
+    )
+
+
+def hits(texts: list[str], exam: list[str]) -> int:
+    """Texts that share 13 words in a row with a row of the evaluation set, or are near it."""
+    runs = {tuple(words[n : n + 13]) for row in exam for words in [WORD.findall(row.lower())] for n in range(len(words) - 12)}
+    found = 0
+    for text in texts:
+        words = WORD.findall(text.lower())
+        found += any(tuple(words[n : n + 13]) in runs for n in range(len(words) - 12))
+    return found + near_pairs(texts, exam)
+
+
+class Quotas(NamedTuple):
+    """What one seed came to."""
+
+    exact: int
+    near: int
+    near_earlier: int
+    hits: int
+    rounds: int
+    asked: int
+    surplus: int
+    calls_again: int
+    same_again: bool
+    scarce_short: int
+    scarce_named: int
+    scarce_code: int
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    query = "SELECT id, topic, prompt[2].content AS text FROM accepted ORDER BY id"
+    found = datagen(folder, "sql", query, "--recipe", "main.yaml", "--store", "s.duckdb", "--json")
+    rows: list[dict[str, Any]] = json.loads(found.stdout)
+    return rows
+
+
+def one_seed(seed: int) -> Quotas:
+    """An earlier run and the measured one in one store, the measured one again, and a third with too few candidates."""
+    rng = random.Random(f"exam/{seed}")
+    exam = [f"leaf{rng.randrange(LEAVES):02d} says {invented(rng)}" for _ in range(100)]
+    with tempfile.TemporaryDirectory() as name, serving(Teacher(exam)) as url:
+        folder = Path(name)
+        write_job(folder, url, exam, seed)
+
+        def generate(recipe: str) -> tuple[dict[str, Any], int]:
+            done = datagen(folder, "generate", "--recipe", f"{recipe}.yaml", "--store", "s.duckdb", "--json", "--quiet")
+            if done.returncode not in (0, 1):
+                raise SystemExit(done.stderr)
+            return json.loads(done.stdout), done.returncode
+
+        generate("earlier")
+        before = [row["text"] for row in rows_of(folder)]
+        report, _ = generate("main")
+        rows = rows_of(folder)
+        again, _ = generate("main")
+        same_again = rows_of(folder) == rows
+        texts = [row["text"] for row in rows]
+        leaves = Counter(row["topic"] for row in rows)
+        query = "SELECT count(*) AS n FROM rejected WHERE decided_by = 'filter:quota'"
+        surplus = json.loads(datagen(folder, "sql", query, "--recipe", "main.yaml", "--store", "s.duckdb", "--json").stdout)[0]["n"]
+        scarce, code = generate("scarce")
+        short = [
+            leaf
+            for leaf, count in Counter({f"leaf{n:02d}": 0 for n in range(LEAVES)} | Counter(r["topic"] for r in rows_of(folder))).items()
+            if count < ROWS
+        ]
+        named = {entry["topic"] for entry in scarce["quota"]["short"] if entry["reasons"]}
+        return Quotas(
+            exact=sum(count == ROWS for count in leaves.values()), near=near_pairs(texts), near_earlier=near_pairs(texts, before),
+            hits=hits(texts, exam), rounds=report["quota"]["rounds"], asked=report["quota"]["asked"], surplus=surplus,
+            calls_again=again["calls"], same_again=same_again, scarce_short=len(short), scarce_named=len(named & set(short)), scarce_code=code,
+        )  # fmt: skip
+
+
+def quotas() -> list[Result]:
+    """60 leaves of 20 accepted rows each, from a teacher with 30 % invalid answers and 20 % near-duplicates; 5 leaves refuse half."""
+    found = [one_seed(seed) for seed in SEEDS]
+    where = (
+        "60 leaves x 20 rows, 30 % invalid, 20 % near-duplicates, 2 % evaluation rows, 5 leaves refuse half, an earlier run in the store"
+    )
+    scarce = "the same with candidates 2.2: too few for some leaves"
+    return [
+        line("quotas: leaves with exactly 20 rows", [seed.exact for seed in found], "leaves", where),
+        line("quotas: near-duplicate pairs, brute force", [seed.near for seed in found], "pairs", where),
+        line("quotas: pairs near a row of the earlier run", [seed.near_earlier for seed in found], "pairs", where),
+        line("quotas: evaluation hits", [seed.hits for seed in found], "rows", where),
+        line("quotas: rounds", [seed.rounds for seed in found], "rounds", where),
+        line("quotas: inputs asked for", [seed.asked for seed in found], "inputs", where),
+        line("quotas: accepted beyond the target", [seed.surplus for seed in found], "rows", where),
+        line("quotas: calls of the same command again", [seed.calls_again for seed in found], "calls", where),
+        line("quotas: same rows again", [float(seed.same_again) for seed in found], "yes", where),
+        line("quotas: short leaves, candidates 2.2", [seed.scarce_short for seed in found], "leaves", scarce),
+        line("quotas: of them named with reasons", [seed.scarce_named for seed in found], "leaves", scarce),
+        line("quotas: exit code where leaves are short", [seed.scarce_code for seed in found], "code", scarce),
+    ]
 
 
 # -- preference pairs
@@ -214,7 +485,7 @@ def preference() -> list[Result]:
     return results
 
 
-BARS: dict[str, Callable[[], list[Result]]] = {"preference": preference}
+BARS: dict[str, Callable[[], list[Result]]] = {"quotas": quotas, "preference": preference}
 
 
 def main() -> None:

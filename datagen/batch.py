@@ -104,10 +104,14 @@ class BatchRun:
                 "Run without --batch."
             )
 
-    async def run(self, items: Sequence[PlanItem], *, judged: bool, concurrency: int, wait: bool, interrupt: asyncio.Event) -> BatchReport:
+    async def run(
+        self, items: Sequence[PlanItem], *, judged: bool, concurrency: int, wait: bool, interrupt: asyncio.Event,
+        plan: Sequence[PlanItem] | None = None,
+    ) -> BatchReport:  # fmt: skip
         """Walk, submit, collect, until nothing is left to ask; without `wait`, until nothing can be done now.
 
-        Once `interrupt` is set, nothing further is sent, and the report says so; what is open stays open.
+        Once `interrupt` is set, nothing further is sent, and the report says so; what is open stays open. `plan` is given where `items` are
+        but a part of it.
         Raises TeacherError for what a person must see to: a wrong key, a batch that the provider refused as a whole.
         """
         self._interrupt = interrupt
@@ -125,7 +129,7 @@ class BatchRun:
                 asker = self._make_asker(teacher)
                 report = await generate(
                     items, asker, self._store, judged=judged, concurrency=concurrency, progress=lambda item, status: None,
-                    interrupt=self._interrupt,
+                    interrupt=self._interrupt, plan=plan,
                 )  # fmt: skip
                 reused = asker.reused - calls - self._collected
                 calls, new_examples = calls + report.calls, new_examples + report.new_examples

@@ -33,7 +33,7 @@ from datagen.config import LoadedRecipe, Recipe, TermsDecision, load_evaluation_
 from datagen.errors import ConfigError, RetortError
 from datagen.failures import load_failures, with_failures
 from datagen.ledger import money
-from datagen.plan import count_calls, make_plan
+from datagen.plan import Planner, count_calls, counted_mix, make_plan, share_warning
 from datagen.progress import Watch, between
 from datagen.records import EvaluationSet, Example, Failure, PlanItem, Rubric, Task, embedding_space
 from datagen.secrets import redact
@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # the store loads DuckDB, which --help can do without
     from datagen.ask import CompletesRequests
     from datagen.batch import BatchReport
     from datagen.embed import EmbedReport
+    from datagen.quota import Filling, QuotaReport
     from datagen.store import Store
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__)
@@ -122,19 +123,39 @@ def _say_decisions(teachers: Sequence[TeacherTerms]) -> None:
 
 def _plan(work: Workspace) -> list[PlanItem]:
     recipe = work.loaded.recipe
-    seeds = load_seeds(work.loaded, work.labels)
-    replace = recipe.seeds.replace if recipe.seeds else False
     mix = {str(name): count for name, count in recipe.mix.items()}
     passages, shown = passages_of(work.loaded)
     return make_plan(
-        work.taxonomy, mix, per_call=recipe.per_call, seed=recipe.seed, seeds=seeds, replace_seeds=replace,
-        several=recipe.several(), failures=work.failures,
-        max_turns=recipe.conversation.max_turns, passages=passages, shown=shown,
+        work.taxonomy, mix, per_call=recipe.per_call, max_turns=recipe.conversation.max_turns, passages=passages, shown=shown,
+        **_sequences(work),
     )  # fmt: skip
 
 
 def _calls(settings: Recipe, items: Sequence[PlanItem]) -> int:
     return count_calls(items, settings.judge, settings.teachers.second is not None)
+
+
+def _sequences(work: Workspace) -> dict[str, Any]:
+    """What decides each cell's sequence of items."""
+    recipe = work.loaded.recipe
+    return {
+        "seed": recipe.seed, "seeds": load_seeds(work.loaded, work.labels), "design": recipe.design,
+        "replace_seeds": recipe.seeds.replace if recipe.seeds else False, "several": recipe.several(), "failures": work.failures,
+    }  # fmt: skip
+
+
+def _filling(work: Workspace) -> "Filling | None":
+    """The cells of a recipe with a quota; None for another."""
+    settings = work.loaded.recipe
+    if settings.quota is None:
+        return None
+    from datagen.quota import Filling
+
+    mix = counted_mix({str(name): count for name, count in settings.mix.items()}, settings.quota.rows)
+    if warning := share_warning(mix, work.taxonomy):
+        talk.print(f"warning: {warning}")
+    planner = Planner(work.taxonomy, **_sequences(work))
+    return Filling(planner, planner.cells(mix, settings.quota.min_per_topic), settings.quota, settings.per_call)
 
 
 def _settled(work: Workspace, said: str | None) -> list[TeacherTerms]:
@@ -159,11 +180,12 @@ def plan(
 ) -> None:  # fmt: skip
     """Show the plan: cells, counts, calls, and what they will cost and take. Asks nobody, except for a pilot."""
     work = _open(recipe, store, teacher=teacher, scale=scale)
-    items = _plan(work)
+    filling = _filling(work)
+    items = _plan(work) if filling is None else filling.next_items()
     if pilot:
         _pilot(work, items, pilot, yes, _settled(work, terms))
-    cells: dict[tuple[str, str], int] = {}
-    for item in items:
+    cells: dict[tuple[str, str], int] = {} if filling is None else filling.targets
+    for item in items if filling is None else ():
         cells[item.topic, item.generator] = cells.get((item.topic, item.generator), 0) + item.count
     calls = _calls(work.loaded.recipe, items)
     generators = [name for name, count in work.loaded.recipe.mix.items() if count]
@@ -171,11 +193,14 @@ def plan(
     ahead = _forecast(work, items)
     if as_json:
         rows = [{"topic": topic, "generator": generator, "inputs": count} for (topic, generator), count in sorted(cells.items())]
-        whole = {"items": len(items), "inputs": sum(cells.values()), "calls": calls, "cells": rows}
+        whole = {"items": len(items), "inputs": sum(item.count for item in items), "calls": calls, "cells": rows}
         whole["volume"] = volume(work.taxonomy.task, list(work.labels), items)
+        if filling is not None:
+            whole |= {"rows": sum(cells.values()), "most_inputs": filling.most_inputs}
         _print_json({**whole, "forecast": ahead.as_json() if ahead else None})
         return
-    table = Table(title=f"{work.loaded.recipe.name}: inputs asked for, by topic and generator", title_justify="left")
+    counted = "inputs asked for" if filling is None else "rows to be accepted"
+    table = Table(title=f"{work.loaded.recipe.name}: {counted}, by topic and generator", title_justify="left")
     table.add_column("topic")
     for name in [*generators, "all"]:
         table.add_column(name, justify="right")
@@ -188,6 +213,11 @@ def plan(
     models = {role: config.model for role, config in work.loaded.recipe.teachers.by_role().items()}
     named = ", ".join(f"{model} ({role})" for role, model in models.items())
     out.print(f"{len(items)} items, {'at most' if 'conversation' in generators else 'about'} {calls:,} calls to {named}.")
+    if filling is not None:
+        out.print(
+            f"That is the first round, of {sum(item.count for item in items):,} inputs for {sum(cells.values()):,} rows; later rounds ask "
+            f"for what the filters drop, up to {filling.most_inputs:,} inputs in all."
+        )
     out.print(f"{volume(work.taxonomy.task, list(work.labels), items)}.")
     if ahead is not None:
         _print_forecast(ahead, work)
@@ -274,7 +304,7 @@ def _pilot(work: Workspace, items: list[PlanItem], per_generator: int, yes: bool
         typer.confirm("Ask?", abort=True)
     with database.writing():
         _settle_batches(database, batch=False, drop=False)  # another run may have sent some meanwhile
-        result, _ = asyncio.run(
+        (result, _), _ = asyncio.run(
             _generate(work, items, database, teachers, "pilot", only=chosen, cap_usd=cap if most else settings.budget_usd)
         )
     if result.interrupted:
@@ -303,7 +333,8 @@ def generate(
         raise ConfigError("--engine ray asks live, and --batch does not. Leave one of them out.")
     work = _open(recipe, store, teacher=teacher, scale=scale)
     teachers = _settled(work, terms)
-    items = _plan(work)
+    filling = _filling(work)
+    items = _plan(work) if filling is None else filling.next_items()
     settings = work.loaded.recipe
     roles = settings.teachers.by_role()
     simulated = all(config.model.startswith("offline/") for config in roles.values())
@@ -312,6 +343,11 @@ def generate(
         f"{_calls(settings, items):,} calls to {', '.join(sorted({config.model for config in roles.values()}))}"
         f"{' (offline: simulated, no model is asked)' if simulated else ''}. What the store has already is not asked again."
     )
+    if filling is not None:
+        talk.print(
+            f"Until {sum(filling.targets.values()):,} rows are accepted, in {len(filling.targets):,} cells; at most "
+            f"{filling.most_inputs:,} inputs are asked for."
+        )
     from datagen.store import Store
 
     database = Store(work.store_path)
@@ -327,9 +363,13 @@ def generate(
         talk.print(f"Forecast: {_told(ahead)}{by_batch}.")
     with database.writing():
         _settle_batches(database, batch=batch, drop=drop_batches)
-        result, pending = asyncio.run(
-            _generate(work, items, database, teachers, "generate", ahead=ahead, quiet=quiet, batch=batch, wait=not no_wait, actors=actors)
-        )
+        database.begin_data_set(f"{settings.name}/{settings.seed}", {} if filling is None else filling.targets)
+        (result, pending), filled = asyncio.run(
+            _generate(
+                work, items, database, teachers, "generate", ahead=ahead, quiet=quiet, batch=batch, wait=not no_wait, actors=actors,
+                filling=filling,
+            )
+        )  # fmt: skip
         embedded = asyncio.run(_embed(work, database)) if settings.embedding and not (result.interrupted or pending) else None
     if embedded is not None:
         talk.print(embedded.told(), markup=False)
@@ -337,13 +377,14 @@ def generate(
     if as_json:
         missing = [entry._asdict() for entry in result.missing]
         _print_json({**result._asdict(), "missing": missing, "pending": pending, "store": str(work.store_path),
-                     "cost_usd": took["cost_usd"], "maybe_billed_usd": database.ledger.unknown_usd})  # fmt: skip
+                     "cost_usd": took["cost_usd"], "maybe_billed_usd": database.ledger.unknown_usd,
+                     **({"quota": filled.as_json()} if filled else {})})  # fmt: skip
     else:
         out.print(
             f"{result.calls:,} calls made, {result.reused:,} answers found in the store, {result.new_examples:,} new examples; "
             f"items: {result.done} done, {result.empty} empty, {result.failed} failed."
         )
-    if ahead is not None and not pending:
+    if ahead is not None and not pending and filling is None:
         usd = ahead.batch_usd if batch and ahead.batch_usd is not None else ahead.usd.mean
         minutes = (time.monotonic() - started) / 60
         talk.print(
@@ -363,10 +404,24 @@ def generate(
     if pending:
         talk.print(f"{pending:,} requests are pending in batches. The same command goes on from here; answers come within 24 h.")
         raise typer.Exit(PENDING)
+    if filled is not None:
+        _end_of_quota(filled, result)
+        return
     if result.stopped or result.failed or result.missing:
         talk.print(_short_of(result, sum(item.count for item in items)))
         raise typer.Exit(1)
     if embedded is not None and embedded.stopped:
+        raise typer.Exit(1)
+
+
+def _end_of_quota(filled: "QuotaReport", result: Any) -> None:
+    """The last lines of a run with a quota: rows count, not inputs."""
+    from datagen.quota import render
+
+    if result.missing or result.stopped:
+        talk.print(_short_of(result, filled.asked).replace("Short of what was asked", "Of what was asked"), markup=False)
+    talk.print(render(filled), markup=False)
+    if filled.short:
         raise typer.Exit(1)
 
 
@@ -429,8 +484,8 @@ def _variables(work: Workspace) -> dict[str, Any]:
     """What every prompt may use of the taxonomy."""
     return {
         "domain": work.taxonomy.description, "task": work.taxonomy.task, "labels": work.labels, "policy": work.taxonomy.policy_lines(),
-        "dimensions": work.taxonomy.dimensions, "kinds": work.taxonomy.adversarial, **({"rubric": work.rubric} if work.rubric else {}),
-        "truth": replace(_filter_context(work), evaluation_sets=()),
+        "dimensions": work.taxonomy.dimensions, "kinds": work.taxonomy.adversarial, "axes": work.taxonomy.axis_notes(),
+        "truth": replace(_filter_context(work), evaluation_sets=()), **({"rubric": work.rubric} if work.rubric else {}),
     }  # fmt: skip
 
 
@@ -468,8 +523,8 @@ async def _embed(work: Workspace, database: "Store") -> "EmbedReport":
 async def _generate(
     work: Workspace, items: list[PlanItem], database: "Store", teachers: Sequence[TeacherTerms], command: str, *,
     ahead: Any = None, quiet: bool = False, only: list[PlanItem] | None = None, cap_usd: float | None = None,
-    batch: bool = False, wait: bool = True, actors: int = 0,
-) -> "BatchReport":  # fmt: skip
+    batch: bool = False, wait: bool = True, actors: int = 0, filling: "Filling | None" = None,
+) -> "tuple[BatchReport, QuotaReport | None]":  # fmt: skip
     from datagen.ask import Asker
     from datagen.batch import BatchReport, BatchRun
     from datagen.generate import generate as in_this_process
@@ -489,12 +544,16 @@ async def _generate(
         )  # fmt: skip
 
     asker = make_asker(teacher)  # with batches too: it refuses a budget that pays nothing
-    batches = None
-    if batch:
-        batches = BatchRun(
+
+    def make_batches() -> BatchRun:
+        return BatchRun(
             database, teacher, settings.teachers.by_role(), settings.batch, make_asker=make_asker,
             say=lambda line: None if quiet else talk.print(line, markup=False),
         )  # fmt: skip
+
+    if batch:
+        make_batches()  # it refuses what has no batch API
+    context = None if filling is None else _filter_context(work)
     database.start_run(
         f"{started:%Y%m%dT%H%M%S}-{os.getpid()}",
         command,
@@ -504,25 +563,32 @@ async def _generate(
         ahead.as_json() if ahead is not None else None,
     )
     chosen = items if only is None else only
+    if actors:
+        from datagen import ray_engine
+
+        run = partial(
+            ray_engine.generate, workers=actors, retries=settings.retries, side_file=_side_file(work),
+            say=lambda line: talk.print(line, markup=False),
+        )  # fmt: skip
+    filled = None
     with _interruptible() as interrupt:
+
+        async def part(some: list[PlanItem], whole: list[PlanItem]) -> BatchReport:
+            common: dict[str, Any] = {"judged": settings.judge, "concurrency": settings.concurrency, "interrupt": interrupt, "plan": whole}
+            if batch:
+                return await make_batches().run(some, wait=wait, **common)
+            asker.calls = asker.reused = asker.examples = 0
+            with _progress(some, asker, quiet) as ended:
+                return BatchReport(await run(some, asker, database, progress=ended, **common), 0)
+
         try:
             await asyncio.sleep(0)  # a Ctrl-C that came before is heard now, and nobody is asked
-            if batches is not None:
-                report = await batches.run(items, judged=settings.judge, concurrency=settings.concurrency, wait=wait, interrupt=interrupt)
+            if filling is None or context is None:
+                report = await part(chosen, items)
             else:
-                if actors:
-                    from datagen import ray_engine
+                from datagen.quota import fill
 
-                    run = partial(
-                        ray_engine.generate, workers=actors, retries=settings.retries, side_file=_side_file(work),
-                        say=lambda line: talk.print(line, markup=False),
-                    )  # fmt: skip
-                with _progress(chosen, asker, quiet) as ended:
-                    result = await run(
-                        chosen, asker, database, judged=settings.judge, concurrency=settings.concurrency, progress=ended,
-                        interrupt=interrupt, plan=items,
-                    )  # fmt: skip
-                report = BatchReport(result, 0)
+                report, filled = await fill(filling, chosen, part, database, context, say=lambda line: talk.print(line, markup=False))
         except BaseException as error:
             database.end_run(
                 "interrupted" if isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)) else f"failed: {redact(str(error))}"
@@ -531,9 +597,9 @@ async def _generate(
                 raise KeyboardInterrupt from error
             raise
     result = report.report
-    short = result.stopped or result.failed or result.missing
+    short = filled.short if filled is not None else result.stopped or result.failed or result.missing
     database.end_run("interrupted" if result.interrupted else "pending" if report.pending else "short" if short else "done")
-    return report
+    return report, filled
 
 
 @contextlib.contextmanager
@@ -780,6 +846,20 @@ def report(recipe: Path = RecipeOption, store: Path | None = StoreOption, as_jso
         _print_json(summary)
     else:
         out.print(reporting.render(summary, f"{work.loaded.recipe.name} ({work.store_path})"))
+
+
+@app.command()
+def coverage(recipe: Path = RecipeOption, store: Path | None = StoreOption, as_json: bool = JsonOption) -> None:
+    """Show how near the data set is to its targets, by cell and by dimension, with intervals and tests."""
+    from datagen import coverage as covering
+
+    work = _open(recipe, store)
+    weights = {name: {value: entry.weight for value, entry in values.items()} for name, values in work.taxonomy.dimensions.items()}
+    seen = covering.look(_existing_store(work.store_path), weights)
+    if as_json:
+        _print_json(seen)
+    else:
+        out.print(covering.render(seen, f"{work.loaded.recipe.name} ({work.store_path})"), markup=False)
 
 
 @app.command()

@@ -222,8 +222,31 @@ class Sources(Record):
     overlap_chars: int = Field(default=150, ge=0)
 
 
+class Diversity(Record):
+    """When a seed is exhausted: its last `items` items gave a share above `repeats` of inputs that were the same as, or near to, others."""
+
+    items: int = Field(default=3, ge=1)
+    repeats: float = Field(default=0.6, ge=0, le=1)
+
+
+class Quota(Record):
+    """Makes `mix` count accepted rows: the run asks again until each cell (a topic's leaf and a generator) has its rows.
+
+    candidates     inputs that may be asked for per row of a cell; then the cell stays short, and is named with its reasons
+    min_per_topic  rows that each leaf gets at least, whatever its weight
+    rows           accepted rows in all; `mix` then gives the shares of the generators
+    diversity      when the seed generator stops drawing from a seed
+    """
+
+    candidates: float = Field(default=3.0, ge=1, allow_inf_nan=False)
+    min_per_topic: int = Field(default=0, ge=0)
+    rows: int | None = Field(default=None, gt=0)
+    diversity: Diversity = Diversity()
+
+
 class Recipe(Record):
-    """One experiment. `mix` counts the inputs asked for by generator; `per_call` how many of them one call writes."""
+    """One experiment. `mix` counts the inputs asked for by generator, or, with a `quota`, the rows that are accepted; `per_call` how many
+    inputs one call writes. `design` says how items get their dimension values (design.py)."""
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
     description: str = ""
@@ -231,6 +254,8 @@ class Recipe(Record):
     seed: int = 0
     teachers: Teachers
     mix: Mapping[GeneratorName, Annotated[int, Field(ge=0)]]
+    quota: Quota | None = None
+    design: Literal["covering", "independent"] = "covering"
     per_call: int = Field(default=4, ge=1, le=50)
     judge: bool = True
     rubric: Rubric | None = Field(default=None, description="what the judge scores, instead of the taxonomy's rubric")
@@ -339,14 +364,26 @@ def load_recipe(path: Path, *, teacher: str | None = None, scale: float = 1.0) -
         recipe = recipe.model_copy(update={"teachers": Teachers(teacher=model)})
     if scale != 1.0:
         mix = {name: max(1, round(count * scale)) for name, count in recipe.mix.items() if count}
-        recipe = recipe.model_copy(update={"mix": mix})
+        recipe = recipe.model_copy(update={"mix": mix, "quota": _scaled(recipe.quota, scale)})
     asked = recipe.teachers.teacher.model
     for name in ("conversation", "grounded"):
         if recipe.mix.get(name) and asked.startswith("offline/"):
             raise ConfigError(
                 f"{path}: mix.{name} is {recipe.mix[name]}, but {asked} is simulated and cannot do that. Name a hosted teacher."
             )
+        if recipe.mix.get(name) and recipe.quota is not None:
+            raise ConfigError(
+                f"{path}: mix.{name} is {recipe.mix[name]}, but a quota cannot count {name} rows: what ends early or rests on documents "
+                "has no cell to fill. Make them by a recipe of their own, without `quota`."
+            )
     return LoadedRecipe(recipe=recipe, path=path, sha256=content_hash(recipe.model_dump(mode="json")))
+
+
+def _scaled(quota: Quota | None, scale: float) -> Quota | None:
+    if quota is None:
+        return None
+    rows = None if quota.rows is None else max(1, round(quota.rows * scale))
+    return quota.model_copy(update={"rows": rows, "min_per_topic": int(quota.min_per_topic * scale)})
 
 
 def read_texts(path: Path, spec: TextFile) -> list[tuple[str, str | None]]:

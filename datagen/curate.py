@@ -18,10 +18,12 @@ from typing import Any, NamedTuple
 from datagen.arrivals import Prompt, keep, meet, remember
 from datagen.errors import ConfigError, StoreError
 from datagen.filters import DEFAULTS, EXAMPLE_FILTERS, GATES, SET_FILTERS, FilterContext
+from datagen.filters.context import EarlierRow
 from datagen.filters.decontaminate import checked_against
 from datagen.filters.dedup import duplicate, group_ids, near_reason, same_reason
+from datagen.filters.quota import earlier
 from datagen.records import Example, Python, Rubric, Verdict, content_hash
-from datagen.store import Store
+from datagen.store import SeenTexts, Store
 from datagen.yaml_file import nearest
 
 
@@ -61,10 +63,7 @@ def curate(store: Store, context: FilterContext, *, progress: Callable[[str], No
     """
     with _no_collector():
         store.remember_exams(context.evaluation_sets)
-        context = _with_exams(store, context)
-        if context.embedding is not None:
-            context = replace(context, vectors=store.vectors(context.embedding))
-        return _curate(store, context, progress)
+        return _curate(store, with_store(store, context), progress)
 
 
 def _curate(store: Store, context: FilterContext, progress: Callable[[str], None] | None) -> CurateReport:
@@ -86,9 +85,19 @@ def _curate(store: Store, context: FilterContext, progress: Callable[[str], None
     return _report(examples, people, verdicts, groups)
 
 
-def _with_exams(store: Store, context: FilterContext) -> FilterContext:
-    """The context with every evaluation set that the store was ever checked against."""
-    return replace(context, evaluation_sets=store.exams(context.evaluation_sets, context.retired))
+def with_store(store: Store, context: FilterContext) -> FilterContext:
+    """The context with what the store knows: every evaluation set that it was ever checked against, embeddings, targets, rows of other
+    data sets, seeds; nothing where the recipe asks for none of it."""
+    targets = store.targets()
+    grown = any(context.setting("too_near_seed", name) for name in DEFAULTS["too_near_seed"])
+    return replace(
+        context,
+        evaluation_sets=store.exams(context.evaluation_sets, context.retired),
+        vectors=None if context.embedding is None else store.vectors(context.embedding),
+        targets=targets,
+        earlier=[EarlierRow(*row) for row in store.earlier_rows()] if targets else (),
+        seeds=store.seeds_of_items() if grown else {},
+    )
 
 
 @contextmanager
@@ -112,37 +121,48 @@ def curate_new(store: Store, context: FilterContext) -> CurateReport | None:
 
     Between twins the one that was kept before stays; of new ones the lowest id. None, and nothing is done, when the ground has
     changed since the last full `curate`: another recipe, taxonomy or evaluation set, a person's word, a plan without some of
-    the old examples; or when `style` compares all with all. Then only `curate` can tell.
+    the old examples. Then only `curate` can tell; so where filters compare all with all or count them (`style`, embeddings, label noise,
+    a quota, bounds on seeds).
     """
     if context.setting("style", "max_z"):
         return None  # a newcomer moves the medians that all are judged by
     if context.embedding is not None or context.setting("label_noise", "lead") < 1:  # their word on one example hangs on all others
         return None
-    context = _with_exams(store, context)
+    context = with_store(store, context)
+    if context.targets or context.seeds:
+        return None
     examples, judged, everything, left, people = store.arrivals(MARK)
     if left != mark(context, people, judged):
         return None
     if not examples:
         return _report([], {}, [], {})
+    with store.seen_texts() as seen:
+        verdicts, groups = judge_arrivals(seen, examples, context)
+        seen.set(MARK, mark(context, people, everything))
+    return _report(examples, {}, verdicts, groups)
+
+
+def judge_arrivals(seen: SeenTexts, examples: Sequence[Example], context: FilterContext) -> tuple[list[Verdict], dict[str, str]]:
+    """The verdicts on new examples against what `seen` kept before, and their groups; what is kept of them, `seen` keeps too."""
     verdicts = _judge_each(examples, context)
     by_id = {example.id: example for example in examples}
     dropped = {verdict.example_id for verdict in verdicts if not verdict.keep}
+    verdicts += earlier([example for example_id, example in by_id.items() if example_id not in dropped], context)
+    dropped |= {verdict.example_id for verdict in verdicts if not verdict.keep}
     survivors = [example for example_id, example in by_id.items() if example_id not in dropped]
-    with store.seen_texts() as seen:
-        arrivals = meet(seen, [Prompt.of(example) for example in survivors], _threshold(context))
-        among = {verdict.example_id: verdict.reason for verdict in duplicate(survivors, context)}
-        kept = []
-        for prompt, same, twin in zip(arrivals.prompts, arrivals.same, arrivals.twins, strict=True):
-            reason = among[prompt.example_id] if same is None else same_reason(same)
-            verdicts.append(Verdict(example_id=prompt.example_id, by="filter:duplicate", keep=reason is None, reason=reason))
-            kept.append(reason is None and twin is None)
-            if reason is None:
-                reason = None if twin is None else near_reason(*twin)
-                verdicts.append(Verdict(example_id=prompt.example_id, by="filter:near_duplicate", keep=reason is None, reason=reason))
-        groups = {example_id: arrivals.groups.get(example_id, example_id) for example_id in by_id}
-        keep(seen, arrivals._replace(groups=groups), kept, verdicts)
-        seen.set(MARK, mark(context, people, everything))
-    return _report(examples, {}, verdicts, groups)
+    arrivals = meet(seen, [Prompt.of(example) for example in survivors], _threshold(context))
+    among = {verdict.example_id: verdict.reason for verdict in duplicate(survivors, context)}
+    kept = []
+    for prompt, same, twin in zip(arrivals.prompts, arrivals.same, arrivals.twins, strict=True):
+        reason = among[prompt.example_id] if same is None else same_reason(same)
+        verdicts.append(Verdict(example_id=prompt.example_id, by="filter:duplicate", keep=reason is None, reason=reason))
+        kept.append(reason is None and twin is None)
+        if reason is None:
+            reason = None if twin is None else near_reason(*twin)
+            verdicts.append(Verdict(example_id=prompt.example_id, by="filter:near_duplicate", keep=reason is None, reason=reason))
+    groups = {example_id: arrivals.groups.get(example_id, example_id) for example_id in by_id}
+    keep(seen, arrivals._replace(groups=groups), kept, verdicts)
+    return verdicts, groups
 
 
 def _threshold(context: FilterContext) -> float:
@@ -245,6 +265,8 @@ def check_settings(settings: Mapping[str, Mapping[str, Any]], path: Path, rubric
                     raise ConfigError(
                         f"{path}: filters.label_noise needs scikit-learn. Install it (pip install 'retort[noise]') or set lead: 1."
                     )
+            if name == "too_near_seed" and value and not 0.5 <= value <= 1:
+                raise ConfigError(f"{path}: filters.{name}.{setting} is {value!r}; give a similarity from 0.5 to 1, or 0 for no bound.")
             if setting == "threshold" and not 0.5 <= value <= 1:
                 raise ConfigError(f"{path}: filters.{name}.{setting} is {value!r}; give a similarity from 0.5 to 1.")
 

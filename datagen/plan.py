@@ -1,11 +1,13 @@
 """The plan: topics x mix -> items, by the recipe's seed alone. A longer plan begins with the shorter one's draws."""
 
+import heapq
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from datagen.design import Coverings, Independent, draw
 from datagen.errors import ConfigError
 from datagen.policy import meeting
 from datagen.records import AdversarialKind, Failure, Passage, PlanItem, Several, Topic
@@ -55,8 +57,8 @@ def asks_of(item: PlanItem, judged: bool, second: bool = False) -> tuple[Planned
 def _drawn(item: PlanItem) -> list[PlannedAsk]:
     """The questions for each input where the recipe says how many answers are drawn; every two that differ are compared in both orders."""
     counts: dict[tuple[str, str], int] = {}
-    for draw in item.draws:
-        counts[draw.prompt, draw.role] = counts.get((draw.prompt, draw.role), 0) + 1
+    for drawn in item.draws:
+        counts[drawn.prompt, drawn.role] = counts.get((drawn.prompt, drawn.role), 0) + 1
     compared = len(item.draws) * (len(item.draws) - 1) if item.generator == "preference" else 0
     asks = [PlannedAsk(prompt, role, times) for (prompt, role), times in counts.items()]
     return [*asks, PlannedAsk("compare", "judge", compared)] if compared else asks
@@ -67,6 +69,117 @@ def calls_of(item: PlanItem, judged: bool, second: bool = False) -> int:
     return sum(ask.times(item.count) for ask in asks_of(item, judged, second))
 
 
+class Cell(NamedTuple):
+    """A topic's leaf and a generator, with the rows that are wanted of them."""
+
+    topic: str
+    generator: str
+    target: int
+
+
+class Planner:
+    """The items of every cell of a recipe: an endless sequence each, by the seed alone. No cell's items depend on another's.
+
+    several    by generator: how many answers it draws for each input, where it is not its usual one
+    failures   what an evaluation found wrong, for kinds of the family `failures`; other kinds and topics go without
+    """
+
+    def __init__(
+        self,
+        taxonomy: Taxonomy,
+        *,
+        seed: int,
+        seeds: Mapping[str, tuple[str, ...]],
+        replace_seeds: bool,
+        design: Literal["covering", "independent"] = "independent",
+        several: Mapping[str, Several] | None = None,
+        failures: Sequence[Failure] = (),
+    ) -> None:
+        self.taxonomy = taxonomy
+        self._several = several or {}
+        self._failures = failures
+        self._kinds: dict[str, dict[str, AdversarialKind]] = {}
+        self.topics = [_with_seeds(topic, seeds, replace_seeds) for topic in taxonomy.leaves()]
+        self._by_path = {topic.path: topic for topic in self.topics}
+        self._labels_of_paths = [(topic.path, topic.label) for topic in self.topics if topic.label != taxonomy.task.abstain_label]
+        self._neighbours: dict[str | None, list[str]] = {}
+        self._seed = seed
+        weights = {name: {v: value.weight for v, value in values.items()} for name, values in taxonomy.dimensions.items()}
+        self._independent = Independent(weights)
+        self._coverings = Coverings(weights, f"{seed}/design") if design == "covering" else None
+
+    def eligible(self, mix: Mapping[str, int]) -> dict[str, list[Topic]]:
+        """The topics of each generator that is asked for. Raises ConfigError for one that the taxonomy gives nothing to work on."""
+        found = {}
+        for generator, count in mix.items():
+            if not count:
+                continue
+            found[generator] = self._eligible(generator)
+            if not found[generator]:
+                raise ConfigError(
+                    f"mix.{generator} is {count}, but the taxonomy gives it no topics ({_NEEDS[generator]}). Set it to 0 or add them."
+                )
+        return found
+
+    def cells(self, mix: Mapping[str, int], min_per_topic: int = 0) -> list[Cell]:
+        """The cells with their targets: each generator's count by the topics' weights, then as few rows moved from topics that have more
+        than `min_per_topic` to those that have less as it takes. Raises ConfigError where that cannot be."""
+        eligible = self.eligible(mix)
+        rows = {
+            (topic.path, generator): share
+            for generator, topics in eligible.items()
+            for topic, share in zip(topics, apportion(mix[generator], [t.weight for t in topics]), strict=True)
+        }
+        if min_per_topic:
+            _level(rows, mix, min_per_topic)
+        return [Cell(topic, generator, target) for (topic, generator), target in rows.items() if target]
+
+    def item(self, topic: str, generator: str, index: int, count: int) -> PlanItem:
+        """Item `index` of a cell, which asks for `count` inputs."""
+        item = _item(self, self._by_path[topic], generator, index, count, self._seed)
+        several = self._several.get(generator)
+        return item if several is None else item.model_copy(update={"draws": several.draws, "take": several.take})
+
+    def _eligible(self, generator: str) -> list[Topic]:
+        weighted = [topic for topic in self.topics if topic.weight]
+        if generator == "seed":
+            return [topic for topic in weighted if topic.seeds]
+        if generator == "adversarial":
+            near = [topic for topic in weighted if topic.label is None or topic.label != self.taxonomy.task.abstain_label]
+            return [topic for topic in near if self.kinds(topic)]
+        if generator == "grounded":
+            return []
+        if generator == "reasoning":
+            cases = {case.label for case in self.taxonomy.reasoning}
+            return [topic for topic in weighted if topic.label in cases]
+        return weighted
+
+    def failures(self, topic: Topic) -> list[Failure]:
+        """The failures that belong to a topic: by its path, or by its label where they name no topic."""
+        return [f for f in self._failures if f.topic == topic.path or (f.topic is None and f.label is not None and f.label == topic.label)]
+
+    def kinds(self, topic: Topic) -> dict[str, AdversarialKind]:
+        """The kinds that can be written for a topic: some need rules that meet there, or failures that were seen."""
+        if topic.path not in self._kinds:
+            rules = bool(meeting(self.taxonomy.policy, self.taxonomy.task.label_field, topic.label))
+            able = {"rules": rules, "failures": bool(self.failures(topic))}
+            kinds = {name: kind for name, kind in self.taxonomy.adversarial.items() if kind.weight and able.get(kind.family or "", True)}
+            self._kinds[topic.path] = kinds
+        return self._kinds[topic.path]
+
+    def dimensions(self, topic: str, generator: str, index: int, rng: random.Random) -> dict[str, str]:
+        """The dimension values of an item whose own draws `rng` makes."""
+        if self._coverings is None:
+            return self._independent.values(rng)
+        return self._coverings.of(f"{topic}/{generator}").values(index)
+
+    def neighbours(self, label: str | None) -> list[str]:
+        """The topics whose answers have another label, those to abstain from aside."""
+        if label not in self._neighbours:
+            self._neighbours[label] = [path for path, other in self._labels_of_paths if other != label]
+        return self._neighbours[label]
+
+
 def make_plan(
     taxonomy: Taxonomy,
     mix: Mapping[str, int],
@@ -75,6 +188,7 @@ def make_plan(
     seed: int,
     seeds: Mapping[str, tuple[str, ...]],
     replace_seeds: bool,
+    design: Literal["covering", "independent"] = "independent",
     several: Mapping[str, Several] | None = None,
     failures: Sequence[Failure] = (),
     max_turns: int = 4,
@@ -83,79 +197,23 @@ def make_plan(
 ) -> list[PlanItem]:
     """Every item of a run, by id. Raises ConfigError for a generator that the taxonomy gives nothing to work on.
 
-    several     by generator: how many answers it draws for each input, where it is not its usual one
-    failures    what an evaluation found wrong, for kinds of the family `failures`; other kinds and topics go without
     max_turns   an item of `conversation` is one conversation of that many inputs at most
-    passages    what `grounded` asks about, and whether the student is `shown` it
+    passages    what `grounded` asks about, and whether the student is `shown` it; see Planner for the rest
     """
-    topics = [_with_seeds(topic, seeds, replace_seeds) for topic in taxonomy.leaves()]
-    items: list[PlanItem] = []
-    for generator, count in mix.items():
-        if not count:
-            continue
-        if generator == "grounded" and passages:
-            items.extend(_grounded(taxonomy, topics, passages, count, per_call, seed, shown))
-            continue
-        size = max_turns if generator == "conversation" else per_call
-        eligible = _eligible(generator, topics, taxonomy, failures)
-        if not eligible:
-            raise ConfigError(
-                f"mix.{generator} is {count}, but the taxonomy gives it no topics ({_NEEDS[generator]}). Set it to 0 or add them."
-            )
-        weights = [topic.weight for topic in eligible]
-        shares = _whole(count, size, weights) if generator == "conversation" else apportion(count, weights)
-        for topic, share in zip(eligible, shares, strict=True):
-            items.extend(_items(taxonomy, topics, topic, generator, share, size, seed, failures))
-    if several:
-        items = [_drawing(item, several[item.generator]) if item.generator in several else item for item in items]
+    planner = Planner(taxonomy, seed=seed, seeds=seeds, replace_seeds=replace_seeds, design=design, several=several, failures=failures)
+    counted = {generator: count for generator, count in mix.items() if generator not in ("conversation", "grounded") or not count}
+    items = []
+    for cell in planner.cells(counted):
+        items += [planner.item(*cell[:2], index, count) for index, count in enumerate(_counts(cell.target, per_call))]
+    if mix.get("conversation"):
+        topics = planner.eligible({"conversation": mix["conversation"]})["conversation"]
+        for topic, turns in zip(topics, _whole(mix["conversation"], max_turns, [t.weight for t in topics]), strict=True):
+            items += [planner.item(topic.path, "conversation", index, count) for index, count in enumerate(_counts(turns, max_turns))]
+    if mix.get("grounded"):
+        if not passages:
+            planner.eligible({"grounded": mix["grounded"]})
+        items += _grounded(planner, passages, mix["grounded"], per_call, seed, shown)
     return sorted(items, key=lambda item: item.id)
-
-
-def _drawing(item: PlanItem, several: Several) -> PlanItem:
-    return item.model_copy(update={"draws": several.draws, "take": several.take})
-
-
-_NEEDS = {
-    "seed": "it needs topics with seeds",
-    "topic": "it needs topics with a weight above 0",
-    "adversarial": "it needs adversarial kinds",
-    "reasoning": "it needs `reasoning` cases for a topic's label",
-    "preference": "it needs topics with a weight above 0",
-    "conversation": "it needs topics with a weight above 0",
-    "grounded": "it needs passages: name the folder of your documents in `sources`",
-}
-
-
-def _eligible(generator: str, topics: Sequence[Topic], taxonomy: Taxonomy, failures: Sequence[Failure]) -> list[Topic]:
-    weighted = [topic for topic in topics if topic.weight]
-    if generator == "seed":
-        return [topic for topic in weighted if topic.seeds]
-    if generator == "adversarial":
-        near = [topic for topic in weighted if topic.label is None or topic.label != taxonomy.task.abstain_label]
-        return [topic for topic in near if _kinds_for(topic, taxonomy, failures_of(topic, failures))]
-    if generator == "grounded":
-        return []
-    if generator == "reasoning":
-        cases = {case.label for case in taxonomy.reasoning}
-        return [topic for topic in weighted if topic.label in cases]
-    return weighted
-
-
-def _with_seeds(topic: Topic, seeds: Mapping[str, tuple[str, ...]], replace: bool) -> Topic:
-    own = () if replace else topic.seeds
-    return topic.model_copy(update={"seeds": own + seeds.get(topic.label or "", ())})
-
-
-def apportion(total: int, weights: Sequence[float]) -> list[int]:
-    """`total` in whole numbers by weight (largest remainder), at least one each while `total` allows."""
-    base = [1 if total >= len(weights) else 0] * len(weights)
-    rest = total - sum(base)
-    exact = [rest * weight / sum(weights) for weight in weights]
-    shares = [b + int(e) for b, e in zip(base, exact, strict=True)]
-    by_remainder = sorted(range(len(weights)), key=lambda i: (-(exact[i] - int(exact[i])), i))
-    for i in by_remainder[: total - sum(shares)]:
-        shares[i] += 1
-    return shares
 
 
 def _whole(total: int, size: int, weights: Sequence[float]) -> list[int]:
@@ -166,28 +224,11 @@ def _whole(total: int, size: int, weights: Sequence[float]) -> list[int]:
     return shares
 
 
-def _items(
-    taxonomy: Taxonomy,
-    topics: Sequence[Topic],
-    topic: Topic,
-    generator: str,
-    share: int,
-    size: int,
-    seed: int,
-    failures: Sequence[Failure],
-) -> list[PlanItem]:
-    own = failures_of(topic, failures)
-    kinds = _kinds_for(topic, taxonomy, own)
-    return [_item(taxonomy, topics, topic, generator, index, count, seed, kinds, own) for index, count in enumerate(_counts(share, size))]
-
-
 def _counts(total: int, size: int) -> list[int]:
     return [size] * (total // size) + ([total % size] if total % size else [])
 
 
-def _grounded(
-    taxonomy: Taxonomy, topics: Sequence[Topic], passages: Sequence[Passage], total: int, per_call: int, seed: int, shown: bool
-) -> list[PlanItem]:
+def _grounded(planner: Planner, passages: Sequence[Passage], total: int, per_call: int, seed: int, shown: bool) -> list[PlanItem]:
     """Items that go round all passages, each once before any twice.
 
     The order is drawn by a passage's place in its file, and everything else by its text: so a changed document brings
@@ -197,7 +238,7 @@ def _grounded(
     places: Counter[str] = Counter()
     for passage in passages:
         places[passage.source] += 1
-        if mine := _topics_of(passage.source, topics):
+        if mine := _topics_of(passage.source, planner.topics):
             order = sha256(f"{seed}/{passage.source}/{places[passage.source]}".encode()).hexdigest()
             ranked.append((order, passage, mine))
     if not ranked:
@@ -208,10 +249,9 @@ def _grounded(
         turn, place = divmod(number, len(ranked))
         _, passage, mine = ranked[place]
         own = f"{seed}/{passage.id}/{turn}"
-        path = _draw(random.Random(own), {topic.path: topic.weight for topic in mine})
-        topic = next(topic for topic in mine if topic.path == path)
+        path = draw(random.Random(own), {topic.path: topic.weight for topic in mine})
         index = int(sha256(own.encode()).hexdigest()[:12], 16)
-        item = _item(taxonomy, topics, topic, "grounded", index, count, seed, {}, ())
+        item = planner.item(path, "grounded", index, count)
         items.append(item.model_copy(update={"passage": passage, "shown": shown}))
     return items
 
@@ -226,36 +266,109 @@ def _topics_of(source: str, topics: Sequence[Topic]) -> list[Topic]:
     return [topic for topic in topics if topic.weight]
 
 
-def failures_of(topic: Topic, failures: Sequence[Failure]) -> list[Failure]:
-    """The failures that belong to a topic: by its path, or by its label where they name no topic."""
-    return [f for f in failures if f.topic == topic.path or (f.topic is None and f.label is not None and f.label == topic.label)]
+def counted_mix(mix: Mapping[str, int], rows: int | None) -> dict[str, int]:
+    """The rows of each generator: what `mix` says, or `rows` in all by the shares that it gives."""
+    if rows is None:
+        return dict(mix)
+    asked = {name: count for name, count in mix.items() if count}
+    if rows < len(asked):
+        raise ConfigError(f"quota.rows is {rows}, but mix names {len(asked)} generators. Ask for more rows, or set some to 0.")
+    return dict(zip(asked, apportion(rows, list(asked.values())), strict=True))
 
 
-def _kinds_for(topic: Topic, taxonomy: Taxonomy, failures: Sequence[Failure]) -> dict[str, AdversarialKind]:
-    """The kinds that can be written for a topic: some need rules that meet there, or failures that were seen."""
-    rules = bool(meeting(taxonomy.policy, taxonomy.task.label_field, topic.label))
-    able = {"rules": rules, "failures": bool(failures)}
-    return {name: kind for name, kind in taxonomy.adversarial.items() if kind.weight and able.get(kind.family or "", True)}
+def share_warning(mix: Mapping[str, int], taxonomy: Taxonomy) -> str | None:
+    """What is unusual in the shares of the generators: hard inputs are 10 to 20 % of a data set that teaches both."""
+    share = mix.get("adversarial", 0) / sum(mix.values())
+    if not taxonomy.adversarial or 0.1 <= share <= 0.2:
+        return None
+    return f"mix.adversarial is {share:.0%} of the rows; 10 to 20 % is usual: fewer leave hard inputs untaught, more crowd plain ones out."
 
 
-def _item(
-    taxonomy: Taxonomy,
-    topics: Sequence[Topic],
-    topic: Topic,
-    generator: str,
-    index: int,
-    count: int,
-    seed: int,
-    kinds: Mapping[str, AdversarialKind],
-    failures: Sequence[Failure],
-) -> PlanItem:
+def _level(rows: dict[tuple[str, str], int], mix: Mapping[str, int], least: int) -> None:
+    """Move rows within each generator from the topics with most to those with fewer than `least`."""
+    totals: dict[str, int] = {}
+    own: dict[str, list[str]] = {}
+    for (topic, generator), count in rows.items():
+        totals[topic] = totals.get(topic, 0) + count
+        own.setdefault(topic, []).append(generator)
+    wanted = least * len(totals)
+    if wanted > sum(mix.values()):
+        raise ConfigError(
+            f"quota.min_per_topic is {least}, which takes {wanted:,} rows for {len(totals):,} topics, but mix has {sum(mix.values()):,}. "
+            f"Lower it to {sum(mix.values()) // len(totals):,} or less, or raise mix."
+        )
+    rich: dict[str, list[tuple[int, str]]] = {generator: [] for generator in mix}
+    for topic, generator in rows:
+        if totals[topic] > least:
+            rich[generator].append((-totals[topic], topic))
+    for heap in rich.values():
+        heapq.heapify(heap)
+    for topic in sorted(totals):
+        for generator in sorted(own[topic], key=lambda name: -mix[name]):
+            heap = rich[generator]
+            while totals[topic] < least and heap:
+                total, donor = heapq.heappop(heap)
+                spare = min(totals[donor] - least, rows[donor, generator])
+                if spare <= 0:
+                    continue
+                if -total != totals[donor]:  # it has given since it was put there
+                    heapq.heappush(heap, (-totals[donor], donor))
+                    continue
+                rows[donor, generator] -= 1
+                rows[topic, generator] += 1
+                totals[donor] -= 1
+                totals[topic] += 1
+                heapq.heappush(heap, (-totals[donor], donor))
+        if totals[topic] < least:
+            raise ConfigError(
+                f"quota.min_per_topic is {least}, but {topic!r} can have {totals[topic]} rows at most: only {', '.join(own[topic])} can "
+                "work on it. Lower min_per_topic, or raise one of them in mix."
+            )
+
+
+_NEEDS = {
+    "seed": "it needs topics with seeds",
+    "topic": "it needs topics with a weight above 0",
+    "adversarial": "it needs adversarial kinds",
+    "reasoning": "it needs `reasoning` cases for a topic's label",
+    "preference": "it needs topics with a weight above 0",
+    "conversation": "it needs topics with a weight above 0",
+    "grounded": "it needs passages: name the folder of your documents in `sources`",
+}
+
+
+def _with_seeds(topic: Topic, seeds: Mapping[str, tuple[str, ...]], replace: bool) -> Topic:
+    if not replace and topic.label not in seeds:
+        return topic
+    own = () if replace else topic.seeds
+    return topic.model_copy(update={"seeds": own + seeds.get(topic.label or "", ())})
+
+
+def apportion(total: int, weights: Sequence[float]) -> list[int]:
+    """`total` in whole numbers by weight (largest remainder), at least one each while `total` allows."""
+    base = [1 if total >= len(weights) else 0] * len(weights)
+    rest = total - sum(base)
+    whole = sum(weights)
+    exact = [rest * weight / whole for weight in weights]
+    shares = [b + int(e) for b, e in zip(base, exact, strict=True)]
+    by_remainder = sorted(range(len(weights)), key=lambda i: (-(exact[i] - int(exact[i])), i))
+    for i in by_remainder[: total - sum(shares)]:
+        shares[i] += 1
+    return shares
+
+
+def _item(planner: Planner, topic: Topic, generator: str, index: int, count: int, seed: int) -> PlanItem:
     # one generator per item, so that an item's draws do not depend on how many others there are
     rng = random.Random(f"{seed}/{topic.path}/{generator}/{index}")
-    dimensions = {name: _draw(rng, {v: value.weight for v, value in values.items()}) for name, values in taxonomy.dimensions.items()}
+    taxonomy, kinds = planner.taxonomy, planner.kinds(topic)
+    dimensions = planner.dimensions(topic.path, generator, index, rng)
     fields: dict[str, object] = {"label": topic.label}
     examples = tuple(rng.sample(topic.seeds, min(_EXAMPLES_SHOWN, len(topic.seeds))))
     if generator == "seed":
-        fields["seed"] = topic.seeds[index % len(topic.seeds)]
+        turn, place = divmod(index, len(topic.seeds))
+        fields["seed"] = topic.seeds[place]
+        if taxonomy.axes:  # a Latin square: a turn over all seeds has the axes evenly, and every seed gets each axis in turn
+            fields["axis"] = list(taxonomy.axes)[(turn + place) % len(taxonomy.axes)]
     elif generator == "reasoning":
         case = rng.choice([case for case in taxonomy.reasoning if case.label == topic.label])
         fields["facts"] = {name: rng.choice(texts) for name, texts in case.facts.items()}
@@ -263,7 +376,7 @@ def _item(
     elif generator == "adversarial" or (
         generator == "preference" and kinds and topic.label != taxonomy.task.abstain_label and rng.random() < _ADVERSARIAL_SHARE_OF_PAIRS
     ):
-        kind = _draw(rng, {name: kind.weight for name, kind in kinds.items()})
+        kind = draw(rng, {name: kind.weight for name, kind in kinds.items()})
         family = kinds[kind].family
         fields["kind"] = kind
         fields["family"] = family
@@ -271,8 +384,9 @@ def _item(
         if family == "rules":
             fields["rules"] = tuple(map(policy_line, rng.choice(meeting(taxonomy.policy, taxonomy.task.label_field, topic.label))))
         if family == "failures":
+            failures = planner.failures(topic)
             fields["failures"] = tuple(rng.sample(failures, min(_FAILURES_SHOWN, len(failures))))
-        others = [other.path for other in topics if other.label != topic.label and other.label != taxonomy.task.abstain_label]
+        others = planner.neighbours(topic.label)
         fields["neighbours"] = tuple(rng.sample(others, min(2, len(others))))
     else:
         fields["examples"] = examples
@@ -293,10 +407,6 @@ def _label(kind: AdversarialKind, topic: Topic, taxonomy: Taxonomy) -> str | Non
     if isinstance(said, str):
         return said
     return {"topic": topic.label, "abstain": taxonomy.task.abstain_label, "open": None}[kind.expect]
-
-
-def _draw(rng: random.Random, weights: Mapping[str, float]) -> str:
-    return rng.choices(list(weights), list(weights.values()))[0]
 
 
 def count_calls(items: Sequence[PlanItem], judge: bool, second: bool = False) -> int:

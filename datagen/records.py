@@ -340,6 +340,7 @@ class Grounding(Record):
 class PlanItem(Record):
     """One unit of work for a generator: a topic, the dimension values drawn for it, and how many inputs to ask for.
 
+    axis     what its inputs differ in from `seed`, where the taxonomy names axes
     family, rules, failures   for an adversarial kind of a family: which, the rules that are to meet, what went wrong before
     draws    the answers asked for each input, where the recipe asks for more than the generator does by itself
     take     how one of several answers is taken: agree | verified (reasoning), teacher | any (preference)
@@ -365,6 +366,7 @@ class PlanItem(Record):
     take: str | None = None
     passage: Passage | None = None
     shown: bool = False
+    axis: str | None = None
 
     @property
     def id(self) -> str:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from datagen.calibration import as_json, judge_agreement, lines
+from datagen.coverage import short_lines, shortfalls
 from datagen.review import agreements, defect_rates, exact_interval
 from datagen.store import Store
 
@@ -37,6 +38,7 @@ def summarize(store: Store) -> dict[str, Any]:
         "topics": topics,
         "costs": costs,
         "failed_items": store.query("SELECT id, error FROM items WHERE planned AND status = 'failed' ORDER BY id"),
+        "short": [entry.as_json() for entry in shortfalls(store)],
         "review": [rate._asdict() for rate in defect_rates(store) if rate.stratum == "all"] or None,
         "agreement": [entry._asdict() for entry in agreements(store)],
         "judge": as_json(judged),
@@ -50,6 +52,7 @@ def render(summary: Mapping[str, Any], title: str) -> RenderableType:
     parts.append(Text(f"{summary['examples']} examples: {summary['accepted']} accepted, {summary['rejected']} rejected"))
     parts.append(_coverage_table("Generators", "generator", summary["generators"]))
     parts.append(_coverage_table("Topics", "topic", summary["topics"]))
+    parts += [Text(line) for line in short_lines(summary["short"])]
     reasons = Table(title="Why examples were dropped", title_justify="left")
     for column, justify in (("decided by", "left"), ("reason", "left"), ("examples", "right")):
         reasons.add_column(column, justify=justify)  # type: ignore[arg-type]

@@ -110,14 +110,18 @@ CREATE OR REPLACE VIEW grounding AS
 COMMENT ON VIEW grounding IS 'Training rows that were made from documents: file, section, passage, and the words that prove the answer.';
 
 CREATE OR REPLACE VIEW coverage AS
-    SELECT i.topic, i.generator, i.target, coalesce(e.examples, 0) AS examples, coalesce(e.accepted, 0) AS accepted,
-           i.items, i.failed, round(coalesce(e.accepted, 0) / i.target, 3) AS share
-    FROM (SELECT topic, generator, sum(count) AS target, count(*) AS items, count(*) FILTER (status = 'failed') AS failed
+    SELECT topic, generator, coalesce(t.rows, CASE WHEN quotas THEN 0 ELSE i.asked END, 0) AS target, coalesce(i.asked, 0) AS asked,
+           coalesce(e.examples, 0) AS examples, coalesce(e.accepted, 0) AS accepted, coalesce(i.items, 0) AS items,
+           coalesce(i.failed, 0) AS failed,
+           round(coalesce(e.accepted, 0) / coalesce(t.rows, i.asked), 3) AS share
+    FROM (SELECT topic, generator, sum(count) AS asked, count(*) AS items, count(*) FILTER (status = 'failed') AS failed
           FROM items WHERE planned GROUP BY ALL) i
+    FULL JOIN targets t USING (topic, generator)
     LEFT JOIN (SELECT topic, generator, count(*) AS examples, count(*) FILTER (keep) AS accepted
                FROM current_examples JOIN decisions ON example_id = id GROUP BY ALL) e USING (topic, generator)
+    CROSS JOIN (SELECT count(*) > 0 AS quotas FROM targets)
     ORDER BY ALL;
-COMMENT ON VIEW coverage IS 'What was asked for and what came of it, by topic and generator.';
+COMMENT ON VIEW coverage IS 'By topic and generator: rows wanted (with a quota; else the inputs asked for), inputs asked for, and what came of them.';
 
 CREATE OR REPLACE VIEW evaluation_hits AS
     WITH hits AS (

@@ -194,6 +194,14 @@ def _m007_grounding(con: duckdb.DuckDBPyConnection) -> None:
     )
 
 
+def _m008_targets(con: duckdb.DuckDBPyConnection) -> None:
+    con.execute("CREATE TABLE IF NOT EXISTS targets (topic VARCHAR, generator VARCHAR, rows BIGINT)")
+    con.execute("COMMENT ON TABLE targets IS 'Accepted rows that the present plan wants of each cell; empty for a recipe without a quota.'")
+    con.execute("CREATE TABLE IF NOT EXISTS earlier (example_id VARCHAR, data_set VARCHAR)")
+    con.execute("COMMENT ON TABLE earlier IS 'Rows that other data sets of this store kept: with a quota, new ones must not repeat them.'")
+    con.execute("COMMENT ON COLUMN earlier.data_set IS 'The name and the seed of the recipe that kept the row.'")
+
+
 # Each entry takes a store from version n to n + 1. Paid data is migrated, never cleared.
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _m001_tables,
@@ -203,6 +211,7 @@ MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _m005_batches,
     _m006_truth,
     _m007_grounding,
+    _m008_targets,
 ]
 
 
@@ -615,6 +624,72 @@ class Store:
         return Arrived(
             [_example(row) for row in rows], f"{current - len(new)}/{judged}", f"{current}/{everything}", marks, f"{words}/{last}"
         )
+
+    def examples_of(self, item_ids: Sequence[str]) -> list[Example]:
+        """The examples that these items stand for, by id."""
+        rows = self.query(
+            "SELECT * FROM examples WHERE id IN (SELECT unnest(example_ids) FROM items WHERE id IN (SELECT unnest(?))) ORDER BY id",
+            [list(item_ids)],
+        )
+        return [_example(row) for row in rows]
+
+    def targets(self) -> dict[tuple[str, str], int]:
+        """The rows that are wanted of each cell (topic, generator); empty for a recipe without a quota."""
+        return {(row["topic"], row["generator"]): row["rows"] for row in self.query("SELECT topic, generator, rows FROM targets")}
+
+    def accepted_by_cell(self) -> dict[tuple[str, str], int]:
+        """How many rows of each cell the last word keeps."""
+        rows = self.query(
+            "SELECT topic, generator, count(*) AS n FROM current_examples JOIN decisions ON example_id = id WHERE keep GROUP BY ALL"
+        )
+        return {(row["topic"], row["generator"]): row["n"] for row in rows}
+
+    def earlier_rows(self) -> list[tuple[str, bool, str]]:
+        """Example id, whether of a pair, and prompt of each row that another data set of this store kept."""
+        rows = self.query(
+            "SELECT id, rejected IS NOT NULL AS pair, array_to_string([m.content FOR m IN prompt IF m.role <> 'system'], '\n') AS text "
+            "FROM examples WHERE id IN (SELECT example_id FROM earlier WHERE data_set NOT IN "
+            "(SELECT value FROM settings WHERE name = 'data_set')) ORDER BY id"
+        )
+        return [(row["id"], row["pair"], row["text"]) for row in rows]
+
+    def words_of_people(self) -> dict[str, bool]:
+        """Each example that a person decided on: whether it, or what it was edited into, is kept."""
+        rows = self.query(
+            "SELECT example_id, arg_max(keep, created_at) OR example_id IN (SELECT parent FROM examples WHERE parent IS NOT NULL) AS keep "
+            "FROM verdicts WHERE starts_with(decided_by, 'human:') GROUP BY example_id"
+        )
+        return {row["example_id"]: row["keep"] for row in rows}
+
+    def short_cells(self) -> list[Row]:
+        """The cells that have fewer accepted rows than their target; none without a quota."""
+        return self.query(
+            "SELECT topic, generator, target, asked::BIGINT AS asked, accepted FROM coverage WHERE accepted < target "
+            "AND (topic, generator) IN (SELECT (topic, generator) FROM targets) ORDER BY topic, generator"
+        )
+
+    def reasons_of_short_cells(self) -> list[Row]:
+        """Why inputs of short cells gave no row: kinds of verdicts, and of what is missing, with counts, the largest first."""
+        return self.query(
+            "SELECT topic, generator, reason, sum(n)::BIGINT AS inputs FROM ("
+            "SELECT topic, generator, coalesce(nullif(split_part(reason, ':', 1), ''), decided_by) AS reason, 1 AS n FROM rejected "
+            "UNION ALL SELECT topic, generator, reason, inputs FROM missing) "
+            "SEMI JOIN (SELECT topic, generator FROM coverage WHERE accepted < target) USING (topic, generator) "
+            "GROUP BY ALL ORDER BY topic, generator, inputs DESC, reason"
+        )
+
+    def accepted_by_value(self, dimension: str) -> list[Row]:
+        """For each value of a dimension: how many items have 1, 2, ... accepted rows of it."""
+        return self.query(
+            "SELECT value, rows, count(*) AS items FROM (SELECT dimensions->>$path AS value, count(*) AS rows FROM accepted "
+            "WHERE dimensions->>$path IS NOT NULL GROUP BY item_id, value) GROUP BY ALL ORDER BY ALL",
+            {"path": f'$."{dimension}"'},
+        )
+
+    def seeds_of_items(self) -> dict[str, str]:
+        """The seed that each item of the present plan grows, by item id."""
+        rows = self.query("SELECT id, plan->>'seed' AS seed FROM items WHERE planned AND generator = 'seed' AND plan->>'seed' IS NOT NULL")
+        return {row["id"]: row["seed"] for row in rows}
 
     def accepted_examples(self) -> list[Example]:
         """The examples that are fit for training, by id."""
@@ -1102,6 +1177,31 @@ class Store:
                     f"WHERE {_NOT_OF})",
                     {"models": json.dumps(models)},
                 )
+                con.execute("COMMIT")
+
+    def begin_data_set(self, data_set: str, targets: Mapping[tuple[str, str], int]) -> None:
+        """Say which data set is made from now on, and how many accepted rows each cell shall have (none without a quota).
+
+        What was kept for another data set is remembered as its rows.
+        """
+        with self.writing():
+            self.flush()
+            with self._connect(read_only=False) as con:
+                con.execute("BEGIN")
+                before = con.execute("SELECT value FROM settings WHERE name = 'data_set' AND value <> ?", [data_set]).fetchone()
+                if before:
+                    con.execute(
+                        "INSERT INTO earlier SELECT example_id, $before FROM decisions WHERE keep AND example_id NOT IN "
+                        "(SELECT example_id FROM earlier WHERE data_set = $before)",
+                        {"before": before[0]},
+                    )
+                self._set(con, {"data_set": data_set})
+                con.execute("DELETE FROM targets")
+                if targets:
+                    topics, generators = zip(*targets, strict=True)
+                    columns: dict[str, NDArray[Any]] = {"topic": _objects(topics), "generator": _objects(generators)}
+                    columns["rows"] = np.array(list(targets.values()), dtype=np.int64)
+                    _append_columns(con, "targets", columns)
                 con.execute("COMMIT")
 
     def answers_of_others(self, items: Sequence[PlanItem], models: Mapping[str, str]) -> list[Row]:

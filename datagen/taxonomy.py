@@ -3,6 +3,7 @@
 import ast
 import hashlib
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -17,6 +18,17 @@ from datagen.tasks import with_defaults
 from datagen.yaml_file import read_yaml, validate
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+MOST_LEAVES = 200_000  # anchors can write a tree of billions in a few lines
+
+# What the axes along which inputs grow from a seed mean, where the taxonomy says no more
+AXES: Mapping[str, str] = {
+    "content": "another situation and other details, for which the right answer is of the same kind",
+    "difficulty": "easier or harder to understand: more direct, more hidden, more conditions",
+    "style": "other words, tone, length and form of writing",
+    "persona": "somebody else writes: another age, role, knowledge and temper",
+    "edge_case": "an unusual but real case at the border of the topic, still about it",
+}
 
 
 class DimensionValue(Record):
@@ -53,12 +65,13 @@ class Node(BaseModel):
 
 
 class Taxonomy(Record):
-    """The whole file."""
+    """The whole file. `axes` are what the seed generator varies, in turn: name -> what that means ("" for the meaning in AXES)."""
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     description: str
     task: Task
     dimensions: Mapping[str, Mapping[str, DimensionValue]] = Field(default_factory=dict)
+    axes: Mapping[str, str] = Field(default_factory=dict)
     topics: Mapping[str, Node] = Field(min_length=1)
     adversarial: Mapping[str, AdversarialKind] = Field(default_factory=dict)
     facts: Mapping[str, Fact] = Field(default_factory=dict)
@@ -68,6 +81,10 @@ class Taxonomy(Record):
 
     def leaves(self) -> list[Topic]:
         """The leaves, by path."""
+        return list(self._sorted_leaves)
+
+    @cached_property
+    def _sorted_leaves(self) -> list[Topic]:
         return sorted(_leaves(self.topics, ""), key=lambda topic: topic.path)
 
     def labels(self) -> dict[str, str]:
@@ -81,6 +98,10 @@ class Taxonomy(Record):
     def policy_lines(self) -> list[str]:
         """The policy table as lines that a person or a teacher reads: "R3: days >= 10 -> decision: escalate"."""
         return [policy_line(rule) for rule in self.policy]
+
+    def axis_notes(self) -> dict[str, str]:
+        """What each axis means, as a teacher reads it."""
+        return {name: note.strip() or AXES[name] for name, note in self.axes.items()}
 
     def notes(self, dimensions: Mapping[str, str]) -> dict[str, str]:
         """What the values drawn for an item mean, by dimension."""
@@ -117,7 +138,13 @@ def load_taxonomy(path: Path) -> tuple[Taxonomy, str]:
     Raises ConfigError with file, field and value for anything that would go wrong later: a label without a topic,
     a rule about an unknown fact, a dimension whose weights are all zero.
     """
-    taxonomy = validate(Taxonomy, read_yaml(path), path)
+    data = read_yaml(path)
+    count = _count_leaves(data.get("topics"), "topics", {}, set(), path)
+    if count > MOST_LEAVES:
+        raise ConfigError(
+            f"{path}: topics has {count:,} leaves; at most {MOST_LEAVES:,} can be planned. Split the taxonomy, or its anchors."
+        )
+    taxonomy = validate(Taxonomy, data, path)
     taxonomy = taxonomy.model_copy(update={"task": with_defaults(taxonomy.task, list(taxonomy.labels()))})
     _check(taxonomy, path)
     if taxonomy.task.verify:
@@ -169,6 +196,23 @@ def _check_function(file: Path, name: str, where: str) -> None:
         raise ConfigError(f"{where}: {file} defines no function {name!r}; it defines: {', '.join(defined) or 'none'}.")
 
 
+def _count_leaves(nodes: Any, field: str, counted: dict[int, int], above: set[int], path: Path) -> int:
+    """How many leaves `nodes` has, each mapping looked at once however many anchors lead to it. Raises ConfigError for a cycle."""
+    if not isinstance(nodes, Mapping):
+        return 0
+    if id(nodes) in above:
+        raise ConfigError(f"{path}: {field} leads back into itself (a YAML anchor inside its own branch). Write the leaves out.")
+    if id(nodes) not in counted:
+        above.add(id(nodes))
+        total = 0
+        for name, node in nodes.items():
+            inner = node.get("topics") if isinstance(node, Mapping) else None
+            total += 1 if inner is None else _count_leaves(inner, f"{field}.{name}.topics", counted, above, path)
+        above.remove(id(nodes))
+        counted[id(nodes)] = total
+    return counted[id(nodes)]
+
+
 def _check(taxonomy: Taxonomy, path: Path) -> None:
     leaves, labels, task = taxonomy.leaves(), taxonomy.labels(), taxonomy.task
     if task.output_schema is not None:
@@ -176,8 +220,16 @@ def _check(taxonomy: Taxonomy, path: Path) -> None:
             check(task.output_schema)
         except ValueError as error:
             raise ConfigError(f"{path}: task.output_schema is no JSON schema (draft 2020-12): {error}. Mend it.") from error
+    paths: set[str] = set()
     for topic in leaves:
         field = "topics." + topic.path.replace("/", ".topics.")
+        if topic.path in paths:
+            raise ConfigError(f"{path}: two leaves have the path {topic.path!r} (a name that holds a '/' reads like a branch). Rename one.")
+        paths.add(topic.path)
+        if not all(part.strip() for part in topic.path.split("/")):
+            raise ConfigError(f"{path}: the leaf {topic.path!r} has an empty name on its way. Name it.")
+        if not topic.description.strip():
+            raise ConfigError(f"{path}: {field}.description is empty; teachers are told what a topic is about by it. Fill it in.")
         if ":" in topic.path:
             raise ConfigError(f"{path}: {field}: a topic's name must not contain ':'. Rename it.")
         if task.label_field and topic.label is None:
@@ -193,6 +245,11 @@ def _check(taxonomy: Taxonomy, path: Path) -> None:
     for name, values in taxonomy.dimensions.items():
         if not any(value.weight for value in values.values()):
             raise ConfigError(f"{path}: dimensions.{name}: every value has weight 0; give one a weight above 0.")
+    for name, note in taxonomy.axes.items():
+        if not note.strip() and name not in AXES:
+            raise ConfigError(
+                f"{path}: axes.{name} is empty; say what differs along it (only {', '.join(AXES)} mean something by themselves)."
+            )
     if task.abstain_label is not None and task.abstain_label not in labels:
         raise ConfigError(f"{path}: task.abstain_label is {task.abstain_label!r}, which no topic has as label; known: {', '.join(labels)}.")
     _check_kinds(taxonomy, path)

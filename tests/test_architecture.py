@@ -13,11 +13,11 @@ FILES = sorted([*(ROOT / "datagen").rglob("*.py"), *(ROOT / "train").rglob("*.py
 FLOORS = {
     "datagen": [
         {"records", "errors"},
-        {"policy", "yaml_file", "lines", "secrets", "ledger", "json_schema", "agreement", "tasks"},
+        {"policy", "yaml_file", "lines", "secrets", "ledger", "json_schema", "agreement", "tasks", "design"},
         {"taxonomy", "prompts", "parse", "config", "store", "filters", "offline", "pace", "prices", "wire_schema", "direct"},
         {"teacher", "batch_api", "terms", "plan", "ask", "generators", "judge", "second", "review", "calibration", "arrivals", "sources"},
-        {"compare", "generate", "curate", "export", "report"},
-        {"forecast", "progress", "batch", "ray_engine", "embed", "failures"},
+        {"compare", "generate", "curate", "export", "report", "coverage"},
+        {"forecast", "progress", "batch", "ray_engine", "embed", "failures", "quota"},
         {"cli"},
         {"__main__"},
     ],
@@ -52,7 +52,7 @@ OWNERS = {
     "jinja2": {"datagen/prompts.py", "train/report.py", "train/template.py"},
     "jsonschema_rs": {"datagen/json_schema.py", "train/metrics.py"},
     "orjson": {"datagen/direct.py", "datagen/store.py"},
-    "rich": {"datagen/cli.py", "datagen/report.py", "train/cli.py"},
+    "rich": {"datagen/cli.py", "datagen/coverage.py", "datagen/report.py", "train/cli.py"},
     "typer": {"datagen/cli.py", "train/cli.py"},
     "yaml": {"datagen/yaml_file.py", "datagen/terms.py", "train/config.py"},
 }

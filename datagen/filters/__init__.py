@@ -15,6 +15,7 @@ from datagen.filters.grounded import grounded
 from datagen.filters.label_noise import label_noise
 from datagen.filters.language import language
 from datagen.filters.privacy import pii
+from datagen.filters.quota import earlier, quota, too_near_seed
 from datagen.filters.reasoning import reasoning
 from datagen.filters.residue import leak, placeholder, repetition, truncated
 from datagen.filters.scores import agreement, judge
@@ -47,14 +48,18 @@ EXAMPLE_FILTERS: Mapping[str, ExampleFilter] = {
     "agreement": agreement,
 }
 
-# Gates look at each of all examples by itself, many at once; set filters at what every filter before them kept, together.
+# Gates look at each of all examples by itself, many at once; set filters at what every filter before them kept, together: `quota` is the
+# last, for it counts what is left.
 GATES: Mapping[str, SetFilter] = {"decontaminate": decontaminate, "verify": verify}
 SET_FILTERS: Mapping[str, SetFilter] = {
     "style": style,
+    "earlier": earlier,
     "duplicate": duplicate,
     "near_duplicate": near_duplicate,
     "semantic_duplicate": semantic_duplicate,
+    "too_near_seed": too_near_seed,
     "label_noise": label_noise,
+    "quota": quota,
 }
 
 __all__ = [

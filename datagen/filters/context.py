@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -40,6 +40,9 @@ DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "near_duplicate": {"threshold": 0.8},
     "semantic_duplicate": {"threshold": 0.95},
     "label_noise": {"lead": 1.0},
+    "earlier": {},
+    "too_near_seed": {"seed": 0.0, "sibling": 0.0},
+    "quota": {},
 }  # fmt: skip
 
 
@@ -52,6 +55,14 @@ class OwnWords(NamedTuple):
 
 _QUOTED = re.compile(r"\"[^\"\n]*\"|\u201c[^\u201d\n]*\u201d|`[^`\n]*`|(?<!\w)'[^'\n]*'(?!\w)")
 _HEADING = re.compile(r"^(\w[^:\n]{13,}):", re.MULTILINE)
+
+
+class EarlierRow(NamedTuple):
+    """A row that the store kept for another data set: its prompt, and whether it is of a preference pair."""
+
+    example_id: str
+    pair: bool
+    text: str
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,9 @@ class FilterContext:
     retired    evaluation sets of earlier runs that the recipe names no more and says so
     kinds      adversarial kinds by name
     failures   inputs that a student got wrong, which are shown to a teacher and must not come back
+    targets    (topic, generator) -> rows that are wanted, for a recipe with a quota
+    earlier    rows that the store kept for other data sets, which new ones must not repeat
+    seeds      item id -> the seed that its examples grew from
     """
 
     task: Task
@@ -83,6 +97,9 @@ class FilterContext:
     vectors: Vectors | None = None
     kinds: Mapping[str, AdversarialKind] = field(default_factory=dict)
     failures: tuple[str, ...] = ()
+    targets: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    earlier: Sequence[EarlierRow] = ()
+    seeds: Mapping[str, str] = field(default_factory=dict)
 
     def setting(self, filter_name: str, name: str) -> float:
         """A filter's setting: the recipe's, or else the default."""

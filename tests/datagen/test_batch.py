@@ -377,6 +377,18 @@ def test_a_run_that_does_not_wait_goes_on_from_one_process_to_the_next(
     assert set(statuses("a.duckdb")) == {"collected"}
 
 
+def test_rounds_of_a_quota_wait_for_their_batches_and_end_as_live_rounds_do(shop_run: Write, provider_server: BatchServer) -> None:
+    more = "quota: {candidates: 2}"
+    code = run(shop_run("openai", store="live.duckdb", more=more))
+    codes = []
+    while not codes or codes[-1] == PENDING:
+        codes.append(run([*shop_run("openai", more=more), "--batch", "--no-wait"]))
+    assert len(codes) > 4
+    assert codes[-1] == code
+    assert examples("a.duckdb") == examples("live.duckdb") != []
+    assert max(provider_server.answered.values()) == 1
+
+
 def test_a_pending_run_says_so(shop_run: Write, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*shop_run("openai"), "--batch", "--no-wait"]) == PENDING
     said = capsys.readouterr().err

@@ -13,7 +13,15 @@ from datagen.filters import EXAMPLE_FILTERS, GATES, SET_FILTERS
 from datagen.records import Criterion, Example, Rubric, Verdict
 from datagen.store import Store
 
-ASKED_FOR = {"verify", "semantic_duplicate", "label_noise", "style"}  # say nothing unless taxonomy or recipe ask
+ASKED_FOR = {
+    "verify",
+    "semantic_duplicate",
+    "label_noise",
+    "style",
+    "earlier",
+    "too_near_seed",
+    "quota",
+}  # say nothing unless taxonomy or recipe ask
 LONG = "I ordered a new debit card two weeks ago and it has still not come to my house in Leeds"
 
 

@@ -96,3 +96,13 @@ def test_a_file_that_is_no_prompt_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.md").write_text("{{ open")
     with pytest.raises(ConfigError, match=r"bad\.md: cannot be read as a prompt"):
         own_texts("", tmp_path)
+
+
+def test_a_seeds_axis_is_told_to_the_teacher_only_where_there_is_one(shop: Taxonomy) -> None:
+    (item, *_) = make_plan(shop, {"seed": 4}, per_call=4, seed=1, seeds={}, replace_seeds=False)
+    variables = {"domain": shop.description, "task": shop.task, "dimensions": shop.dimensions, "item": item, "axes": {"edge_case": "rare"}}
+    plain = render("rewrite_input", variables)[1][1].content
+    told = render("rewrite_input", {**variables, "item": item.model_copy(update={"axis": "edge_case"})})[1][1].content
+    line = "Differ from the seed, and from each other, above all in edge case: rare\n"
+    assert line in told
+    assert told.replace(line, "") == plain

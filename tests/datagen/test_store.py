@@ -339,6 +339,21 @@ def test_a_store_of_the_version_before_is_migrated_with_its_log_and_pays_nothing
     assert store.query("FROM missing") == []
 
 
+def test_a_store_from_before_quotas_gets_their_tables_and_keeps_its_answers(tmp_path: Path) -> None:
+    path = tmp_path / "old.duckdb"
+    before = [migration.__name__ for migration in MIGRATIONS].index("_m006_targets")
+    with duckdb.connect(str(path)) as con:
+        for migration in MIGRATIONS[:before]:
+            migration(con)
+        con.execute("INSERT INTO settings VALUES ('version', ?)", [str(before)])
+        con.execute("INSERT INTO calls (id, item_id, model, role, text, cost_usd) VALUES ('c0', 'a/b:topic:0', 'm', 'teacher', 'x', 0.25)")
+        con.execute("INSERT INTO items (id, topic, generator, count, planned) VALUES ('a/b:topic:0', 'a/b', 'topic', 4, true)")
+    store = Store(path)
+    assert set(store.answers()) == {"c0"}
+    assert (store.targets(), store.earlier_rows()) == ({}, [])
+    assert [(row["target"], row["asked"]) for row in store.query("FROM coverage")] == [(4, 4)]
+
+
 def test_a_log_that_was_taken_in_before_the_crash_is_not_taken_in_twice(store: Store) -> None:
     with store.writing():
         store.add_failure(make_request(1), "Timeout", "x", billed=True)

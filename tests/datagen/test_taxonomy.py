@@ -45,6 +45,12 @@ def test_policy_lines_read_as_conditions_and_consequences(shop: Taxonomy) -> Non
         ("name: shop", "name: [shop", "not valid YAML"),
         ("description: a shop's help desk", "", "description is missing"),
         ("      late: {", "      la:te: {", "must not contain ':'"),
+        ("{description: a parcel is late,", "{description: '  ',", "topics.parcels.topics.late.description is empty"),
+        ("  rest: {description: anything else, label: other}", "  rest: {}", "topics.rest.description is missing"),
+        ("  rest: {", "  parcels/late: {description: again, label: other}\n  rest: {", "two leaves have the path 'parcels/late'"),
+        ("  rest: {", "  '': {description: nameless, label: other}\n  rest: {", "has an empty name on its way"),
+        ("topics:\n  parcels:", "axes: {mood: ''}\ntopics:\n  parcels:", "axes.mood is empty"),
+        ("    topics:\n      late", "    topics: &all\n      again: {description: x, topics: *all}\n      late", "leads back into itself"),
         ("description: parcels", "description: parcels\n    label: x", "move `label` and `seeds` to its leaves"),
     ],
 )
@@ -131,3 +137,19 @@ def test_a_verifier_that_cannot_work_is_refused_before_anybody_is_asked(shop_pat
         load_taxonomy(verifying(shop_path, verify))
     assert message in str(error.value)
     assert str(shop_path.parent) in str(error.value)
+
+
+def test_anchors_that_make_billions_of_leaves_are_refused_at_once(tmp_path: Path) -> None:
+    levels = ["l0: &a0 {x: {description: d}, y: {description: d}}"]
+    levels += [f"l{n}: &a{n} {{x: {{description: d, topics: *a{n - 1}}}, y: {{description: d, topics: *a{n - 1}}}}}" for n in range(1, 40)]
+    path = tmp_path / "x.yaml"
+    path.write_text("\n".join(levels) + "\ntopics: *a39\n")
+    with pytest.raises(ConfigError, match=r"topics has 1,099,511,627,776 leaves; at most 200,000"):
+        load_taxonomy(path)
+
+
+def test_axes_mean_what_the_taxonomy_says_or_what_they_mean_by_themselves(shop_path: Path) -> None:
+    shop_path.write_text(shop_path.read_text().replace("topics:\n", "axes: {style: '', mood: how cross they are}\ntopics:\n", 1))
+    notes = load_taxonomy(shop_path)[0].axis_notes()
+    assert notes["mood"] == "how cross they are"
+    assert "tone" in notes["style"]
