@@ -16,6 +16,7 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -60,19 +61,22 @@ class Estimate(Record):
 
 
 class Spread(Record):
-    """How different the texts of one kind are. `size` is how many texts a block has: measures of unlike sizes cannot be compared."""
+    """How different the texts of one kind are. `size` is how many texts a block has: measures of unlike sizes cannot be compared.
+
+    A measure is None where no block has an n-gram of its length.
+    """
 
     name: str
     texts: int
     blocks: int
     size: int
     words: float
-    distinct_1: Estimate
-    distinct_2: Estimate
-    distinct_3: Estimate
-    self_bleu: Estimate
-    compression: Estimate
-    entropy: Estimate
+    distinct_1: Estimate | None
+    distinct_2: Estimate | None
+    distinct_3: Estimate | None
+    self_bleu: Estimate | None
+    compression: Estimate | None
+    entropy: Estimate | None
 
 
 class Window(Record):
@@ -165,13 +169,14 @@ def _first(found: Sequence[Spread]) -> Spread | None:
 
 
 def spreads(kinds: Mapping[str, Sequence[Text]], *, seed: int, size: int = BLOCK, most: int = MOST_BLOCKS) -> list[Spread]:
-    """The measures of each kind of texts, all in one pass. A kind with fewer texts than a block is one smaller block."""
+    """The measures of each kind of texts, all in one pass. A kind with fewer texts than a block is one smaller block; of one text
+    nothing can be said."""
     drawn: list[Text] = []
     block_of: list[int] = []
     shape: dict[str, range] = {}
     first = 0
     for name, texts in kinds.items():
-        if not texts:
+        if len(texts) < 2:
             continue
         chosen = sorted(texts, key=lambda text: blake2b(f"{seed}:{text.id}".encode(), digest_size=8).digest())
         whole = min(most, max(1, len(texts) // size))
@@ -191,7 +196,7 @@ def spreads(kinds: Mapping[str, Sequence[Text]], *, seed: int, size: int = BLOCK
             blocks=len(own),
             size=min(size, len(kinds[name])),
             words=float(values["words"][own.start : own.stop].mean()),
-            **{measure: estimate(values[measure][own.start : own.stop]) for measure in values if measure != "words"},
+            **{measure: _of_known(values[measure][own.start : own.stop]) for measure in values if measure != "words"},
         )
         for name, own in shape.items()
     ]
@@ -215,12 +220,12 @@ def _of_blocks(texts: Sequence[str], blocks: Indices) -> dict[str, Floats]:
             begins = _begins(keys)
             sizes = np.diff(np.append(begins, len(keys)))
             of_block = blocks[owner[begins]]
-            total = np.bincount(blocks, runs.sizes, count)
+            total = np.bincount(blocks, runs.sizes, count).astype(float)
             values[f"distinct_{order}"] = _divided(np.bincount(of_block, minlength=count).astype(float), total)
             if order == 2:
                 share = sizes / np.maximum(total[of_block], 1)
-                entropy = np.bincount(of_block, -share * np.log2(share), count)
-                values["entropy"] = _divided(entropy, np.log2(np.maximum(total, 2)))
+                entropy = np.bincount(of_block, -share * np.log2(share), count).astype(float)
+                values["entropy"] = _divided(entropy, np.where(total > 0, np.log2(np.maximum(total, 2)), 0.0))
     values["self_bleu"] = scorer.means()
     members: list[list[bytes]] = [[] for _ in range(count)]
     for text, block in zip(texts, blocks, strict=True):
@@ -238,7 +243,9 @@ def _begins(ordered: NDArray[np.generic]) -> Indices:
 
 
 def _divided(part: Floats, whole: Floats) -> Floats:
-    return np.divide(part, whole, out=np.zeros(len(whole)), where=whole > 0)
+    """The quotients, NaN where the whole is nothing."""
+    found: Floats = np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+    return found
 
 
 class _SelfBleu:
@@ -311,6 +318,11 @@ def _brevity(sizes: Indices) -> Floats:
     return found
 
 
+def _of_known(values: Floats) -> Estimate | None:
+    known = values[~np.isnan(values)]
+    return estimate(known) if len(known) else None
+
+
 def estimate(values: Floats) -> Estimate:
     """The mean of independent values with Student's 95 % interval."""
     n, mean = len(values), float(values.mean())
@@ -363,7 +375,7 @@ def new_shares(texts: Sequence[str]) -> Floats:
     once = new_key | np.append(True, owner[1:] != owner[:-1]) if len(keys) else new_key  # a trigram counts once in a text
     distinct = np.bincount(owner[once], minlength=len(texts))
     new = np.bincount(owner[new_key], minlength=len(texts))
-    return np.divide(new, distinct, out=np.full(len(texts), np.nan), where=distinct > 0)
+    return _divided(new.astype(float), distinct.astype(float))
 
 
 def supply(name: str, new: Floats) -> Supply:
@@ -371,9 +383,7 @@ def supply(name: str, new: Floats) -> Supply:
     new = new[~np.isnan(new)]
     count = min(WINDOWS, len(new) // FEWEST_IN_WINDOW)
     edges = np.linspace(0, len(new), count + 1).astype(int) if count else np.zeros(1, dtype=int)
-    stretches = tuple(
-        Window(before=int(a), texts=int(b - a), new=_bounded(estimate(new[a:b]))) for a, b in zip(edges[:-1], edges[1:], strict=True)
-    )
+    stretches = tuple(Window(before=int(a), texts=int(b - a), new=_bounded(estimate(new[a:b]))) for a, b in pairwise(edges))
     late = _bounded(estimate(new[-max(1, len(new) // 4) :])) if count >= 2 else None
     standing: Standing = "cannot be told"
     dry_since = None
@@ -452,6 +462,7 @@ def said(supply: Supply) -> str:
         case "producing":
             return f"Still producing new text: {share}{trend}."
         case "running dry":
-            return f"Running dry since {supply.dry_since:,} texts: {share}{trend}. More calls bring little; change prompts, dimensions or seeds."
+            advice = "More calls bring little: change prompts, dimensions or seeds"
+            return f"Running dry since {supply.dry_since:,} texts: {share}{trend}. {advice}."
         case _:
             return f"Cannot be told: {share}, about the {DRY_BELOW:.0%} that count as dry{trend}."

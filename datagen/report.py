@@ -2,9 +2,9 @@
 
 import json
 import re
-from hashlib import blake2b
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -34,11 +34,7 @@ def summarize(store: Store, decisions: Mapping[str, TermsDecision] | None = None
 
     `decisions` are the recipe's own on its teachers' terms; without them what each run noted counts.
     """
-    rows = store.query(
-        f"SELECT e.id, e.topic, e.generator, {_INPUT} AS input, e.completion, e.answer IS NULL AS free, d.keep, d.decided_by, d.reason "
-        "FROM current_examples e JOIN decisions d ON d.example_id = e.id LEFT JOIN calls c ON c.id = e.calls[1] "
-        "ORDER BY c.created_at NULLS FIRST, e.id"
-    )
+    rows = _examples(store)
     kept = sum(row["keep"] for row in rows)
     cells = store.query("SELECT topic, generator, target::BIGINT AS target, examples, accepted, failed FROM coverage")
     topics, generators = (_coverage(cells, name) for name in ("topic", "generator"))
@@ -61,7 +57,9 @@ def summarize(store: Store, decisions: Mapping[str, TermsDecision] | None = None
         "lengths": _lengths(rows),
         "diversity": _diversity(rows, topics).model_dump(),
         "dropped": _dropped(rows),
-        "missing": store.query("SELECT reason, sum(inputs)::BIGINT AS inputs, sum(cost_usd) AS cost_usd FROM missing GROUP BY ALL ORDER BY ALL"),
+        "missing": store.query(
+            "SELECT reason, sum(inputs)::BIGINT AS inputs, sum(cost_usd) AS cost_usd FROM missing GROUP BY ALL ORDER BY ALL"
+        ),
         "failed_items": store.query("SELECT id, error FROM items WHERE planned AND status = 'failed' ORDER BY id"),
         "evaluation_sets": _evaluation_sets(store),
         "runs": _runs(store),
@@ -71,6 +69,20 @@ def summarize(store: Store, decisions: Mapping[str, TermsDecision] | None = None
         "review": [rate._asdict() for rate in rates if rate.stratum == "all"] or None,
         "agreement": [found._asdict() for found in agreements(store)],
     }  # fmt: skip
+
+
+def measure_diversity(store: Store) -> diversity.Diversity:
+    """The diversity of what a store's present plan made and of what was accepted of it."""
+    return _diversity(_examples(store), store.topic_coverage())
+
+
+def _examples(store: Store) -> list[Row]:
+    """Every current example with the last word on it, in order of creation."""
+    return store.query(
+        f"SELECT e.id, e.item_id, e.topic, e.generator, {_INPUT} AS input, e.completion, e.answer IS NULL AS free, d.keep, d.decided_by, d.reason "
+        "FROM current_examples e JOIN decisions d ON d.example_id = e.id LEFT JOIN calls c ON c.id = e.calls[-1] "
+        "ORDER BY c.created_at NULLS FIRST, e.id"
+    )
 
 
 def _coverage(cells: Sequence[Row], name: str) -> list[Row]:
@@ -111,11 +123,7 @@ def _dropped(rows: Sequence[Row]) -> list[Row]:
     """A few dropped examples of each of the most frequent reasons, drawn by the hash of their ids."""
     found: list[Row] = []
     for reason in _reasons(rows)[:REASONS_WITH_EXAMPLES]:
-        own = [
-            row
-            for row in rows
-            if not row["keep"] and row["decided_by"] == reason["by"] and kind_of(row["reason"]) == reason["reason"]
-        ]
+        own = [row for row in rows if not row["keep"] and row["decided_by"] == reason["by"] and kind_of(row["reason"]) == reason["reason"]]
         own.sort(key=lambda row: blake2b(row["id"].encode()).digest())
         found += [
             {"by": row["decided_by"], "kind": reason["reason"], "reason": row["reason"]}
@@ -175,13 +183,12 @@ def _diversity(rows: Sequence[Row], topics: Sequence[Row]) -> diversity.Diversit
 
 
 def _cost_per_accepted(store: Store, rows: Sequence[Row]) -> list[Row]:
-    """What an accepted row takes by generator, all calls counted: dollars, with an interval by bootstrap over items, and tokens, by role."""
+    """What an accepted row takes by generator, all calls counted: dollars, with an interval by bootstrap over items, and tokens."""
     asked = store.query(
         "SELECT split_part(item_id, ':', -2) AS generator, item_id, role, sum(cost_usd) AS usd, "
         "sum(prompt_tokens + completion_tokens)::BIGINT AS tokens FROM calls GROUP BY ALL ORDER BY ALL"
     )
-    items = {row["id"]: row["item_id"] for row in store.query("SELECT id, item_id FROM current_examples")}
-    accepted = Counter(items[row["id"]] for row in rows if row["keep"])
+    accepted = Counter(row["item_id"].split(":edit:")[0] for row in rows if row["keep"])  # a person's edit belongs to the item it mends
     found: list[Row] = []
     for generator in sorted({row["generator"] for row in asked}):
         own = [row for row in asked if row["generator"] == generator]
@@ -236,8 +243,8 @@ def _runs(store: Store) -> list[Row]:
     """The last runs that asked somebody: what was said beforehand that they would take, and what they took."""
     rows = store.query(
         "SELECT r.id, r.command, r.started, r.status, epoch(r.finished - r.started) / 60 AS minutes, r.forecast, c.calls, c.tokens, c.usd "
-        "FROM runs r JOIN (SELECT run_id, count(*) AS calls, sum(prompt_tokens + completion_tokens)::BIGINT AS tokens, sum(cost_usd) AS usd "
-        "FROM calls GROUP BY run_id) c ON c.run_id = r.id ORDER BY r.started DESC, r.id LIMIT ?",
+        "FROM runs r JOIN (SELECT run_id, count(*) AS calls, sum(prompt_tokens + completion_tokens)::BIGINT AS tokens, "
+        "sum(cost_usd) AS usd FROM calls GROUP BY run_id) c ON c.run_id = r.id ORDER BY r.started DESC, r.id LIMIT ?",
         [RUNS_SHOWN],
     )
     for row in rows:
@@ -317,10 +324,11 @@ def supply_lines(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def estimate(found: Mapping[str, Any], digits: int = 2) -> str:
+def estimate(found: Mapping[str, Any] | None) -> str:
     """A mean with its interval, where there is one."""
-    bounds = f" ({found['low']:.{digits}f}-{found['high']:.{digits}f})" if found["low"] is not None else ""
-    return f"{found['value']:.{digits}f}{bounds}"
+    if found is None:
+        return "-"
+    return f"{found['value']:.2f}" + (f" ({found['low']:.2f}-{found['high']:.2f})" if found["low"] is not None else "")
 
 
 def _diversity_table(found: Mapping[str, Any]) -> Table:
