@@ -79,8 +79,8 @@ def measure_diversity(store: Store) -> diversity.Diversity:
 def _examples(store: Store) -> list[Row]:
     """Every current example with the last word on it, in order of creation."""
     return store.query(
-        f"SELECT e.id, e.item_id, e.topic, e.generator, {_INPUT} AS input, e.completion, e.answer IS NULL AS free, d.keep, d.decided_by, d.reason "
-        "FROM current_examples e JOIN decisions d ON d.example_id = e.id LEFT JOIN calls c ON c.id = e.calls[-1] "
+        f"SELECT e.id, e.item_id, e.topic, e.generator, {_INPUT} AS input, e.completion, e.answer IS NULL AS free, d.keep, "
+        "d.decided_by, d.reason FROM current_examples e JOIN decisions d ON d.example_id = e.id LEFT JOIN calls c ON c.id = e.calls[-1] "
         "ORDER BY c.created_at NULLS FIRST, e.id"
     )
 
