@@ -72,13 +72,13 @@ def test_the_card_counts_rows_by_split_generator_and_topic(exported) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "heading",
-    ["How to load", "Rows", "Columns", "How it was made", "What was dropped, and why", "Decontamination", "Diversity", "Cost",
-     "Review by people", "Licence", "Limits", "How to reproduce"],
-)  # fmt: skip
-def test_the_card_has_a_section_on(exported, heading) -> None:
-    assert f"\n## {heading}\n" in (exported[0] / "README.md").read_text()
+def test_the_card_has_every_section(exported) -> None:
+    text = (exported[0] / "README.md").read_text()
+    for heading in (
+        "How to load", "Rows", "Columns", "How it was made", "What was dropped, and why", "Decontamination", "Diversity", "Cost",
+        "Review by people", "Licence", "Limits", "How to reproduce",
+    ):  # fmt: skip
+        assert f"\n## {heading}\n" in text
 
 
 def test_a_sound_card_says_who_taught_and_that_the_teacher_was_simulated(exported) -> None:
