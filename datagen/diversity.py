@@ -231,7 +231,7 @@ def _of_blocks(texts: Sequence[str], blocks: Indices) -> dict[str, Floats]:
     for text, block in zip(texts, blocks, strict=True):
         members[block].append(text.encode("utf-8", "replace"))
     joined = [b"\n".join(own) for own in members]
-    values["compression"] = np.array([len(data) / len(zlib.compress(data, 9)) for data in joined])
+    values["compression"] = np.array([len(data) / len(zlib.compress(data, 6)) for data in joined])
     return values
 
 
