@@ -77,7 +77,7 @@ sql: $(V)/.base ## Query the store: make sql, or make sql Q="FROM coverage"
 review: $(V)/.base ## Review a sample in the terminal: make review N=20 REVIEWER=ana
 	@$(DATAGEN) review $(ARGS_STORE) $(if $(N),--n $(N)) $(if $(REVIEWER),--reviewer $(REVIEWER))
 
-report: $(V)/.base ## Show what was made, dropped and paid
+report: $(V)/.base ## Show what was made, dropped and paid, and write it as a page with plots beside the store
 	@$(DATAGEN) report $(ARGS_STORE)
 
 train: $(V)/.train ## Tune the student (SFT, then DPO), merge, evaluate, report

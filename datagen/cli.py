@@ -656,7 +656,6 @@ def curate(
     as_json: bool = JsonOption,
 ) -> None:  # fmt: skip
     """Decide what is fit: every filter over every example. Free and repeatable."""
-    from datagen import report as reporting
     from datagen.curate import curate as run
     from datagen.curate import curate_new
 
@@ -678,10 +677,7 @@ def curate(
     if as_json:
         _print_json(result._asdict())
         return
-    summary, page = reporting.summarize(database), work.store_path.with_suffix(".report.html")
-    out.print(reporting.render(summary, work.loaded.recipe.name))
-    reporting.write_html(summary, work.loaded.recipe.name, page)
-    out.print(f"The same as a page: {page}")
+    _show_report(work, database)
 
 
 def _filter_context(work: Workspace) -> Any:
@@ -837,15 +833,25 @@ def _evaluate(work: Workspace, role: str, command: str, ask_all: Callable[..., A
 
 @app.command()
 def report(recipe: Path = RecipeOption, store: Path | None = StoreOption, as_json: bool = JsonOption) -> None:
-    """Show what was made, dropped and paid."""
-    from datagen import report as reporting
+    """Show what was made, dropped and paid: tables here, a page with plots beside the store."""
+    from datagen.report import summarize
 
     work = _open(recipe, store)
-    summary = reporting.summarize(_existing_store(work.store_path))
+    database = _existing_store(work.store_path)
     if as_json:
-        _print_json(summary)
+        _print_json(summarize(database, work.loaded.recipe.terms))
     else:
-        out.print(reporting.render(summary, f"{work.loaded.recipe.name} ({work.store_path})"))
+        _show_report(work, database)
+
+
+def _show_report(work: Workspace, database: "Store") -> None:
+    from datagen.report import render, summarize
+    from datagen.report_page import write_page
+
+    summary, page = summarize(database, work.loaded.recipe.terms), work.store_path.with_suffix(".report.html")
+    out.print(render(summary, f"{work.loaded.recipe.name} ({work.store_path})"))
+    write_page(summary, work.loaded.recipe.name, page)
+    out.print(f"With plots and dropped examples, as a page: {page}")
 
 
 @app.command()

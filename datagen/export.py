@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from datagen.card import card
 from datagen.errors import ConfigError
 from datagen.filters.decontaminate import checked_against
 from datagen.records import EvaluationSet, Task
-from datagen.review import agreements, defect_rates, exact_interval
+from datagen.report import measure_diversity
+from datagen.review import agreements, defect_rates, exact_intervals
 from datagen.store import Store
 
 FORMAT = 1
@@ -107,7 +109,7 @@ def export(
         "decontamination": {"passed": True, "sets": _decontamination(store, exams, evaluation_sets), "retired": dict(retired or {})},
         "data": _data(store),
     }
-    (out_dir / "README.md").write_text(_card(manifest, task), encoding="utf-8")
+    (out_dir / "README.md").write_text(card(manifest, task, _sample(store)), encoding="utf-8", errors="replace")
     for name in sorted(stale - files.keys()):
         (out_dir / name).unlink(missing_ok=True)
     _write_whole(manifest_path, json.dumps(manifest, ensure_ascii=False, indent=2) + "\n")
@@ -255,8 +257,9 @@ def _data(store: Store) -> dict[str, Any]:
         "FROM current_examples JOIN decisions ON example_id = id GROUP BY ALL ORDER BY generator"
     )
     topics = store.topic_coverage()
-    for topic in topics:
-        topic["low"], topic["high"] = exact_interval(topic["accepted"], topic["examples"])
+    bounds = exact_intervals([topic["accepted"] for topic in topics], [topic["examples"] for topic in topics])
+    for topic, low, high in zip(topics, *bounds, strict=True):
+        topic["low"], topic["high"] = low, high
     costs = store.query(
         "SELECT role, model, sum(calls)::BIGINT AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens, "
         "sum(completion_tokens)::BIGINT AS completion_tokens, sum(cost_usd) AS cost_usd FROM costs GROUP BY ALL ORDER BY role, model"
@@ -266,7 +269,7 @@ def _data(store: Store) -> dict[str, Any]:
     review = {"rates": rates, "agreement": [found._asdict() for found in agreements(store)]} if rates else None
     return {
         **totals, "reasons": _reasons(store), "generators": generators, "topics": topics, "costs": costs, "review": review,
-        "per_accepted": per_accepted, "answering": answering,
+        "per_accepted": per_accepted, "answering": answering, "splits": _splits(store), "diversity": _diversity(store),
     }  # fmt: skip
 
 
@@ -302,77 +305,22 @@ def _answering(store: Store) -> dict[str, Any] | None:
     return rows[0] if rows else None
 
 
-def _size(rows: int) -> str:
-    """The Hub's size category."""
-    for bound, name in ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")):
-        if rows < bound:
-            return name
-    return "1M<n<10M"
+def _splits(store: Store) -> list[dict[str, Any]]:
+    """Rows of each split by generator and by topic."""
+    return store.query(
+        "SELECT CASE WHEN grouping(topic) = 1 THEN 'generator' ELSE 'topic' END AS part, coalesce(topic, generator) AS name, "
+        + ", ".join(f"count(*) FILTER (split = '{split}') AS {split}" for split in SPLITS)
+        + " FROM accepted GROUP BY GROUPING SETS ((topic), (generator)) ORDER BY part, name"
+    )
 
 
-def _card(manifest: Mapping[str, Any], task: Task) -> str:
-    """The dataset card, in the Hub's form: https://huggingface.co/docs/hub/datasets-cards."""
-    data, files = manifest["data"], manifest["files"]
-    configs = [kind for kind in ("sft", "preference") if files[f"{kind}.jsonl"]["rows"]]
-    lines = ["---", f"pretty_name: {json.dumps(manifest['name'])}", f"language: [{task.language}]", "license: other"]
-    lines += ["license_name: terms-of-the-teachers", "tags: [synthetic]", f"size_categories: [{_size(data['accepted'])}]", "configs:"]
-    for kind in configs:
-        lines += [f"- config_name: {kind}", "  data_files:"]
-        for part in SPLITS:
-            if files[f"{kind}/{part}.parquet"]["rows"]:
-                lines += [f"  - {{split: {part}, path: {kind}/{part}.parquet}}"]
-    simulated = [t for t in manifest["teachers"] if t.get("simulated")]
-    lines += ["---", "", f"# {manifest['name']}", "", "Synthetic training data made by Retort "]
-    lines[-1] += f"from the taxonomy `{manifest['taxonomy'].get('name', '')}` (seed {manifest['seed']}, {manifest['created']})."
-    if simulated:
-        lines += ["", "**The teacher was simulated**: a procedural program of the project, no language model, wrote these rows. They show"]
-        lines += ["that the pipeline works; they are not a sample of what people write."]
-    lines += ["", f"Task: {task.type}. Each input is {task.input}. The student's system message:", ""]
-    lines += [f"> {' '.join(task.system.split())}"]
-    lines += ["", "## Rows", "", "| | train | validation | test |", "|---|---|---|---|"]
-    for kind in ("sft", "preference"):
-        lines += [f"| {kind} | " + " | ".join(str(files[f"{kind}/{part}.parquet"]["rows"]) for part in SPLITS) + " |"]
-    lines += ["", "Near-duplicates share a `group_id`, and a group lies in one split. The same rows: `sft.jsonl`, `preference.jsonl`,"]
-    lines += ["`sharegpt.jsonl`. `evaluation/` holds external exams, never to be trained on."]
-    if "grounding.jsonl" in files:
-        lines += [
-            "",
-            f"{files['grounding.jsonl']['rows']} rows were made from documents: `grounding.jsonl` names the file and the passage of",
-        ]
-        lines += ["each, and the words in it that prove the answer."]
-    lines += ["", "## How it was made", "", "| generator | examples | accepted |", "|---|---|---|"]
-    lines += [f"| {row['generator']} | {row['examples']} | {row['accepted']} |" for row in data["generators"]]
-    lines += ["", "| role | model | simulated | outputs may train | restriction | source | decided by |", "|---|---|---|---|---|---|---|"]
-    for teacher in manifest["teachers"]:
-        terms, decision = teacher["terms"], teacher["decision"]
-        cells = (teacher["role"], teacher["model"], "yes" if teacher["simulated"] else "no", terms["may_train"], terms["says"])
-        source = f"{terms['source']} (read {terms['read'] or 'by nobody of the project'})"
-        lines += ["| " + " | ".join([*cells, source, f"{decision['by']}: {decision['decision']}" if decision else "the table"]) + " |"]
-    cost = sum(row["cost_usd"] or 0 for row in data["costs"])
-    calls = sum(row["calls"] for row in data["costs"])
-    lines += ["", f"{calls} calls, {cost:.2f} US dollars."]
-    lines += ["", "## What was dropped, and why", "", f"{data['rejected']} of {data['examples']} examples. One that several filters"]
-    lines += ["drop counts for each.", "", "| by | reason | examples |", "|---|---|---|"]
-    lines += [f"| {row['by']} | {row['reason']} | {row['count']} |" for row in data["reasons"]]
-    lines += ["", "## Decontamination", ""]
-    sets = manifest["decontamination"]["sets"]
-    if sets:
-        lines += ["| evaluation set | rows | rows found | examples dropped |", "|---|---|---|---|"]
-        lines += [f"| {found['name']} | {found['rows']} | {len(found['rows_hit'])} | {found['dropped']} |" for found in sets]
-    else:
-        lines += ["The recipe names no evaluation set, so there was nothing to check against."]
-    for name, said in manifest["decontamination"]["retired"].items():
-        lines += ["", f"Retired, and not checked any more: {name}, by {said['by']}: {said['decision']}"]
-    lines += ["", "## Review by people", ""]
-    rates = [rate for rate in (data["review"] or {"rates": []})["rates"] if rate["stratum"] == "all"]
-    for rate in rates:
-        lines += [f"- {rate['reviewer']}: {rate['reviewed']} rows, {rate['defects']} rejected or edited, defect rate {rate['rate']:.1%} "]
-        lines[-1] += f"(95 % interval {rate['low']:.1%} to {rate['high']:.1%})"
-    if not rates:
-        lines += ["None yet: nobody has looked at these rows."]
-    lines += ["", "## Limits", "", "- The rows have the teacher's errors that no filter saw, and its habits of style."]
-    lines += ["- The split holds near-duplicates together, but one teacher wrote all parts: scores on `test` flatter a student. Judge it"]
-    lines += ["  on real inputs.", "- Personal data is found by patterns (card, IBAN, e-mail, telephone); names and addresses are not."]
-    lines += ["- Language is told by script and function words."]
-    lines += ["- Check the terms of the teachers above before you publish or sell a model."]
-    return "\n".join(lines) + "\n"
+def _diversity(store: Store) -> dict[str, Any]:
+    """The measures of the whole; those of topics and windows are in the report."""
+    found = measure_diversity(store)
+    return {**found.model_dump(include={"inputs", "answers", "balance"}), "supply": found.supply.model_dump(exclude={"windows"})}
+
+
+def _sample(store: Store) -> dict[str, Any] | None:
+    """One row of the train split, drawn by the hash of its id."""
+    rows = store.query("SELECT prompt, completion, id, topic, generator FROM sft WHERE split = 'train' ORDER BY md5(id) LIMIT 1")
+    return rows[0] if rows else None

@@ -159,7 +159,8 @@ CREATE OR REPLACE VIEW lineage AS
     shares AS (SELECT call_id, count(*) AS sharers FROM used GROUP BY call_id),
     asked AS (
         SELECT u.example_id, sum(c.prompt_tokens / s.sharers) AS prompt_tokens,
-               sum(c.completion_tokens / s.sharers) AS completion_tokens, sum(c.cost_usd / s.sharers) AS cost_usd
+               sum(c.completion_tokens / s.sharers) AS completion_tokens, sum(c.cost_usd / s.sharers) AS cost_usd,
+               list({'role': c.role, 'model': c.model, 'prompt': c.prompt, 'call_id': c.id} ORDER BY c.created_at, c.id) AS asked
         FROM used u JOIN calls c ON c.id = u.call_id JOIN shares s ON s.call_id = u.call_id GROUP BY u.example_id),
     said AS (
         SELECT example_id, list({'by': decided_by, 'keep': keep, 'reason': reason} ORDER BY created_at, decided_by) AS verdicts,
@@ -168,7 +169,8 @@ CREATE OR REPLACE VIEW lineage AS
     SELECT a.id, a.split, a.topic, a.generator, a.kind, a.completion, a.calls[-1] AS call_id, c.model AS teacher,
            c.prompt AS prompt_hash, c.messages AS rendered_prompt, c.text AS teacher_text,
            round(asked.prompt_tokens, 1) AS prompt_tokens, round(asked.completion_tokens, 1) AS completion_tokens,
-           asked.cost_usd, said.verdicts, said.reviewer, a.parent, a.item_id, a.calls
+           asked.cost_usd, said.verdicts, said.reviewer, a.parent, a.item_id, a.calls,
+           asked.asked
     FROM accepted a LEFT JOIN calls c ON c.id = a.calls[-1] LEFT JOIN asked ON asked.example_id = a.id
     LEFT JOIN said ON said.example_id = a.id;
-COMMENT ON VIEW lineage IS 'Where each training row came from: teacher, prompt and its hash, topic, tokens and cost (a call''s share), verdicts, reviewer.';
+COMMENT ON VIEW lineage IS 'Where each training row came from: teacher, prompt and its hash, topic, tokens and cost (a call''s share), verdicts, reviewer; asked: every call behind it, the judge''s and a weak teacher''s too.';

@@ -120,6 +120,25 @@ def bank_store(tmp_path: Path) -> Callable[..., Store]:
     return make
 
 
+@pytest.fixture
+def lineage_gaps() -> Callable[[Store], tuple[int, int]]:
+    """How many training rows a store has, and how many of them the view `lineage` does not account for in full."""
+
+    def count(store: Store) -> tuple[int, int]:
+        columns = (
+            "teacher prompt_hash rendered_prompt teacher_text topic item_id call_id prompt_tokens completion_tokens cost_usd verdicts asked"
+        )
+        missing = " OR ".join(f"l.{column} IS NULL" for column in columns.split())
+        (row,) = store.query(
+            f"SELECT count(*) AS rows, count(*) FILTER ({missing} OR len(l.rendered_prompt) = 0 OR len(l.asked) <> len(a.calls) "
+            "OR len(l.verdicts) <> v.said) AS gaps FROM accepted a LEFT JOIN lineage l ON l.id = a.id LEFT JOIN "
+            "(SELECT example_id, count(*) AS said FROM verdicts GROUP BY ALL) v ON v.example_id = a.id"
+        )
+        return row["rows"], row["gaps"]
+
+    return count
+
+
 Reply = tuple[int, dict[str, str], bytes]
 
 

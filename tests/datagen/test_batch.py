@@ -338,6 +338,14 @@ def test_a_batch_run_makes_the_same_examples_as_a_live_run_at_half_the_price(
     assert paid("a.duckdb") == pytest.approx(live_usd / 2, abs=1e-9)
 
 
+def test_every_training_row_of_a_batch_run_has_its_whole_lineage(shop_run: Write, provider_server: BatchServer, lineage_gaps: Any) -> None:
+    assert run([*shop_run("openai"), "--batch"]) == 0
+    assert run(["curate", "--recipe", "r.yaml", "--store", "a.duckdb"]) == 0
+    rows, gaps = lineage_gaps(Store(Path("a.duckdb")))
+    assert rows > 0
+    assert gaps == 0
+
+
 def test_a_request_of_a_batch_asks_what_a_live_call_asks(provider: str, shop_run: Write, provider_server: BatchServer) -> None:
     run(shop_run(provider, store="live.duckdb"))
     run([*shop_run(provider), "--batch"])

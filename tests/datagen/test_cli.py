@@ -51,7 +51,7 @@ def run_json(capsys: pytest.CaptureFixture[str], *arguments: Any) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def test_a_data_set_from_taxonomy_to_export(recipe: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_data_set_from_taxonomy_to_export(recipe: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, lineage_gaps: Any) -> None:
     planned = run_json(capsys, "plan", "--recipe", recipe)
     assert planned["inputs"] == 224
     first = run_json(capsys, "generate", "--recipe", recipe)
@@ -85,13 +85,23 @@ def test_a_data_set_from_taxonomy_to_export(recipe: Path, capsys: pytest.Capture
     assert (tmp_path / "data/small/README.md").exists()
     (row,) = run_json(capsys, "sql", "SELECT count(*) AS n, count(teacher) AS t, count(prompt_hash) AS p FROM lineage", "--recipe", recipe)
     assert row == {"n": exported, "t": exported, "p": exported}
+    assert lineage_gaps(Store(tmp_path / "data/small.duckdb")) == (exported, 0)
     assert run("curate", "--new", "--recipe", recipe) == 0
     assert "people's words or the plan changed" in capsys.readouterr().err
     assert run("curate", "--new", "--recipe", recipe) == 0
     assert "0 new examples" in capsys.readouterr().out
+    sample[2] |= {"decision": "edit", "new_input": "Where on earth has the card gone that I was promised for Friday?"}
+    Path("sample.jsonl").write_text(json.dumps(sample[2]))
+    assert run("review", "--recipe", recipe, "--reviewer", "ana", "--import", "sample.jsonl") == 0
     for verb in ("plan", "report", "curate"):
         assert run(verb, "--recipe", recipe) == 0
-    assert "Why examples were dropped" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Why examples were dropped" in said
+    assert "All generators: " in said
+    assert "<svg" in (tmp_path / "data/small.report.html").read_text()
+    store = Store(tmp_path / "data/small.duckdb")
+    assert lineage_gaps(store)[1] == 0
+    assert store.query("SELECT count(*) AS n FROM lineage WHERE parent IS NOT NULL") == [{"n": 1}]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 
 from datagen import ray_engine
 from datagen.errors import ConfigError, StoreError
-from datagen.records import Message, PlanItem, Request, Response
+from datagen.records import Message, PlanItem, Request, Response, Verdict
 from datagen.store import Store, WorkerLog
 
 ROOT = Path(__file__).parents[2]
@@ -247,7 +247,9 @@ ray_needed = pytest.mark.skipif(not find_spec("ray"), reason="needs Ray: make se
 
 @pytest.mark.slow
 @ray_needed
-def test_two_actors_make_the_rows_of_one_process_though_one_is_killed(shop: Any, tmp_path: Path, server: Any) -> None:
+def test_two_actors_make_the_rows_of_one_process_though_one_is_killed(
+    shop: Any, tmp_path: Path, server: Any, lineage_gaps: Callable[[Store], tuple[int, int]]
+) -> None:
     one = shop("one.duckdb")
     one.communicate(timeout=120)
     asked = len(server.bodies)
@@ -258,6 +260,10 @@ def test_two_actors_make_the_rows_of_one_process_though_one_is_killed(shop: Any,
     assert two.returncode == one.returncode, err
     assert "died; another goes on" in err
     assert content(tmp_path / "one.duckdb") == content(tmp_path / "two.duckdb")
+    made = Store(tmp_path / "two.duckdb")
+    made.add_verdicts(Verdict(example_id=example.id, by="human:ana", keep=True) for example in made.current_examples())
+    rows, gaps = lineage_gaps(made)
+    assert (rows > 0, gaps) == (True, 0)
     assert asked <= len(server.bodies) - asked <= asked + 4  # of eight in flight, the four of the killed one
     before = len(server.bodies)
     again = shop("two.duckdb", "--engine", "ray", "--workers", "3")
