@@ -33,7 +33,6 @@ from datagen.config import LoadedRecipe, Recipe, TermsDecision, load_evaluation_
 from datagen.errors import ConfigError, RetortError
 from datagen.failures import load_failures, with_failures
 from datagen.ledger import money
-from datagen.plan import Planner, count_calls, counted_mix, make_plan, share_warning
 from datagen.progress import Watch, between
 from datagen.records import EvaluationSet, Example, Failure, PlanItem, Rubric, Task, embedding_space
 from datagen.secrets import redact
@@ -122,6 +121,8 @@ def _say_decisions(teachers: Sequence[TeacherTerms]) -> None:
 
 
 def _plan(work: Workspace) -> list[PlanItem]:
+    from datagen.plan import make_plan  # it loads numpy, which --help can do without
+
     recipe = work.loaded.recipe
     mix = {str(name): count for name, count in recipe.mix.items()}
     passages, shown = passages_of(work.loaded)
@@ -132,6 +133,8 @@ def _plan(work: Workspace) -> list[PlanItem]:
 
 
 def _calls(settings: Recipe, items: Sequence[PlanItem]) -> int:
+    from datagen.plan import count_calls
+
     return count_calls(items, settings.judge, settings.teachers.second is not None)
 
 
@@ -149,6 +152,7 @@ def _filling(work: Workspace) -> "Filling | None":
     settings = work.loaded.recipe
     if settings.quota is None:
         return None
+    from datagen.plan import Planner, counted_mix, share_warning
     from datagen.quota import Filling
 
     mix = counted_mix({str(name): count for name, count in settings.mix.items()}, settings.quota.rows)

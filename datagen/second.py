@@ -16,7 +16,7 @@ ROLE = "second"
 
 
 async def agree(example: Example, ask: Ask, draw: str) -> Example:
-    """The example with `agreement` (0 to 1) among its scores, and the second teacher's call first among its calls.
+    """The example with `second_agreement` (0 to 1) among its scores, and the second teacher's call first among its calls.
 
     Without the score where the second teacher gave nothing that can be read: that says nothing of the example. Raises TeacherError.
     """
@@ -35,7 +35,7 @@ async def agree(example: Example, ask: Ask, draw: str) -> Example:
     except ParseError:
         return example
     said = example.completion if example.answer is None else example.answer
-    scores = {**example.scores, "agreement": round(agreement(said, second.value, ask.label_field), 4)}
+    scores = {**example.scores, "second_agreement": round(agreement(said, second.value, ask.label_field), 4)}
     return example.model_copy(update={"scores": scores, "calls": (second.call_id, *example.calls)})
 
 

@@ -49,7 +49,7 @@ def train(folder: Path, student: str, **changes: object) -> list[dict[str, objec
     latest = folder / "runs/latest"
     assert {p.name for p in latest.iterdir()} >= {"sft", "dpo", "merged", "report.html", "failures.parquet", "template_proof.json"}
     measures: list[dict[str, object]] = json.loads((latest / "evaluation.json").read_text())
-    assert {m["model"] for m in measures} == {"base", "sft", "dpo", "merged"}
+    assert {m["model"] for m in measures} >= {"base", "teacher", "sft", "dpo", "merged"}
     assert {m["set"] for m in measures} == {"test", "general", "handwritten"}
     (folder / "prompts.jsonl").write_text('{"prompt": "Where is my card?", "id": 7}\n')
     run(folder, "train", "predict", "--model", "runs/latest", "--input", "prompts.jsonl", "--output", "answers.jsonl")

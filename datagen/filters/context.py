@@ -117,7 +117,9 @@ class FilterContext:
         n = int(self.setting("leak", "words"))
         spoken_of = {run for label, description in self.labels.items() for run in _runs(f"{label} {description}", n)}
         runs = {run: name for name, text in reversed(texts) for run in _runs(text, n) if run not in spoken_of}
-        headings = {found.strip().casefold(): name for name, text in texts for found in _HEADING.findall(text) if name in self.prompts}
+        headings = {
+            found.strip().casefold(): name for name, text in reversed(texts) for found in _HEADING.findall(text) if name in self.prompts
+        }
         return OwnWords(runs, {heading: name for heading, name in headings.items() if " " in heading})
 
     @cached_property

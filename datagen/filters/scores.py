@@ -40,5 +40,5 @@ def _by_rubric(example: Example, rubric: Rubric, context: FilterContext) -> str 
 
 def agreement(example: Example, context: FilterContext) -> str | None:
     """A second teacher's answer agrees by `min` or more (0 to 1). An example that no second teacher answered passes."""
-    value, least = example.scores.get("agreement"), context.setting("agreement", "min")
+    value, least = example.scores.get("second_agreement"), context.setting("agreement", "min")
     return f"agreement: {value:g} with the second teacher, at least {least:g}" if value is not None and value < least else None

@@ -68,7 +68,7 @@ def test_every_example_is_answered_again_and_a_rerun_asks_nothing(
     report = run(items, make_asker(teacher))
     assert report.failed == 0
     examples = store.current_examples()
-    assert {example.scores["agreement"] for example in examples} == {0.6667}
+    assert {example.scores["second_agreement"] for example in examples} == {0.6667}
     seconds = [request for request in teacher.requests if request.role == "second"]
     assert len(seconds) == len(examples) == 12
     assert {request.model for request in seconds} == {"test/other"}
@@ -85,7 +85,7 @@ def test_a_second_teacher_that_cannot_be_read_costs_no_example(
     roles["second"] = ModelConfig(model="test/other")
     run(items, make_asker(scripted(lambda request: "well" if request.role == "second" else script(request))))
     assert len(store.current_examples()) == 12
-    assert not any("agreement" in example.scores for example in store.current_examples())
+    assert not any("second_agreement" in example.scores for example in store.current_examples())
 
 
 def test_the_plan_and_the_forecast_count_it(
@@ -93,7 +93,7 @@ def test_the_plan_and_the_forecast_count_it(
 ) -> None:
     plain = count_calls(items, True)
     assert count_calls(items, True, True) == plain + 12
-    assert calls_of("topic", 4, True, True) == 13
+    assert calls_of(items[0].model_copy(update={"count": 4, "generator": "topic", "kind": None}), True, True) == 13
     assert [(ask.prompt, ask.role) for ask in asks_of(items[0], False, True)][-1] == ("answer", "second")
     roles["second"] = ModelConfig(model="test/other")
     prices = dict.fromkeys(roles, TokenPrices(1e-6, 1e-6, 1e-6, 1e-6))
@@ -109,7 +109,11 @@ def test_it_is_asked_where_the_recipe_names_it() -> None:
 
 def test_the_filter_drops_what_the_second_contradicts(bank_example: Any, bank_context: Any) -> None:
     assert agreement_filter(bank_example(), bank_context) is None
-    assert agreement_filter(bank_example(scores={"agreement": 0.3}), bank_context) is None
-    assert agreement_filter(bank_example(scores={"agreement": 0}), bank_context) == "agreement: 0 with the second teacher, at least 0.3"
+    assert agreement_filter(bank_example(scores={"second_agreement": 0.3}), bank_context) is None
+    assert (
+        agreement_filter(bank_example(scores={"second_agreement": 0}), bank_context) == "agreement: 0 with the second teacher, at least 0.3"
+    )
     strict = replace(bank_context, settings={"agreement": {"min": 1}})
-    assert agreement_filter(bank_example(scores={"agreement": 0.75}), strict) == "agreement: 0.75 with the second teacher, at least 1"
+    assert (
+        agreement_filter(bank_example(scores={"second_agreement": 0.75}), strict) == "agreement: 0.75 with the second teacher, at least 1"
+    )

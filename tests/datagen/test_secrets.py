@@ -149,7 +149,9 @@ def test_a_key_is_no_part_of_what_was_asked(make_asker: Any, scripted: Any, role
     for params in ({}, {"api_key": "none"}, {"api_key": "${MY_KEY}"}):
         roles["teacher"] = ModelConfig(model="test/big", params={**params, "top_p": 0.9})
         asker = make_asker(scripted(lambda request: "x"))
-        request = Ask(asker, PlanItem(topic="a", generator="topic", index=0, count=1))._request("p@1", (), "teacher", "s")
+        request = Ask(asker, PlanItem(topic="a", generator="topic", index=0, count=1))._request(
+            "p@1", (), "teacher", "s", asker.params["teacher"]
+        )
         assert "api_key" not in request.params
         assert request.params["top_p"] == 0.9
         ids.add(request.id)

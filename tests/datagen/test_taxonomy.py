@@ -15,7 +15,7 @@ TAXONOMIES = Path(__file__).parents[2] / "taxonomies"
 def test_every_taxonomy_that_is_shipped_loads(path: Path) -> None:
     taxonomy, digest = load_taxonomy(path)
     assert taxonomy.name == path.stem
-    assert len(taxonomy.leaves()) >= 10
+    assert len(taxonomy.leaves()) >= 3
     assert len(digest) == 64
 
 
@@ -103,7 +103,7 @@ def test_verifiers_find_their_files_beside_the_taxonomy(shop_path: Path) -> None
 @pytest.mark.parametrize(
     ("verify", "message"),
     [
-        ("{check: nothing}", "task.verify.0 is {'check': 'nothing'}"),
+        ("{check: nothing}", "task.verify.0: Input tag 'nothing' found"),
         ("{check: numeric, tolerance: -1}", "tolerance is -1"),
         ("{check: numeric, truth: {}}", "a truth table needs `path`"),
         ("{check: equal}", "truth is missing"),

@@ -360,7 +360,7 @@ def trained(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
         "task": TASK.model_dump(),
         "files": files,
         "teachers": [{"role": "teacher", "model": "offline/toy", "simulated": True, "terms": {}, "settled": True}],
-        "decontamination": {"passed": True, "sets": []},
+        "decontamination": {"passed": True, "sets": [{"name": "mine", "rows": 5, "dropped": 0}]},
     }
     (data / "manifest.json").write_text(json.dumps(manifest))
     evaluation = {"test_rows": 6, "max_new_tokens": 12, "batch_size": 4}

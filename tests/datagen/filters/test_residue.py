@@ -106,7 +106,7 @@ def test_placeholder_leaves_as_many_as_the_recipe_says(bank_example, free):
     ("text", "name"),
     [
         ("Reply with one JSON list of strings and nothing else. Where is my card?", "rewrite_input"),
-        ("Number of inputs: 4", "write_inputs"),
+        ("Number of inputs: 4", "rewrite_input"),
         ("Where is my card?\nKind of difficulty: a trap", "write_adversarial"),
         ("a desk of the support desk of a retail bank that reads messages about cards", "domain"),
     ],

@@ -100,8 +100,8 @@ def test_the_shipped_taxonomies_have_families_and_the_demo_has_none() -> None:
     families = {
         path.stem: {kind.family for kind in load_taxonomy(path)[0].adversarial.values()} - {None} for path in TAXONOMIES.glob("*.yaml")
     }
-    assert families == {
-        "banking_support": set(),
+    assert families["banking_support"] == set()
+    assert {name: found for name, found in families.items() if found} == {
         "contract_clauses": {"ambiguous", "harm", "rules", "injection"},
         "medical_qa": {"ambiguous", "harm", "injection"},
         "text_to_sql": {"ambiguous", "harm", "injection"},
