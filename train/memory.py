@@ -227,31 +227,39 @@ def make_room(trainer: Any, lengths: Sequence[int]) -> Fit:
     checkpointing, autocast = bool(arguments.gradient_checkpointing), bool(arguments.bf16)
     net = trainer.model
     tokens = trainer.sides * len(longest) * width
+
+    def expected() -> Needs:
+        per_part = -(-tokens // trainer.parts)
+        return expect(net, per_part, optim=str(arguments.optim), checkpointing=checkpointing, autocast=autocast)
+
     try:
-        expected = expect(net, tokens, optim=str(arguments.optim), checkpointing=checkpointing, autocast=autocast)
+        needs = expected()
     except torch.OutOfMemoryError as error:
         raise too_small(_LONG) from error
     if not next(net.parameters()).is_cuda:
-        return Fit(expected, None, 1)
-    release()
-    torch.cuda.reset_peak_memory_stats()
+        return Fit(needs, None, 1)
     rows = [trainer.train_dataset[row] for row in (range(per_batch) if getattr(arguments, "packing", False) else longest)]
     trainer.current_gradient_accumulation_steps = 1
+    if checkpointing:  # as the trainer will
+        net.gradient_checkpointing_enable(arguments.activation_checkpointing_kwargs or {"use_reentrant": False})
+    tried = 0
     with torch.random.fork_rng(devices=[0]):
-        for _ in range(2):
-            batch = trainer.data_collator(rows)
-            with _autocast(torch.device("cuda"), autocast):
-                trainer.training_step(net, batch)
-    probed = torch.cuda.max_memory_allocated() + expected.optimizer
-    net.zero_grad(set_to_none=True)
+        while tried != trainer.parts:  # once more where it was halved: what the failed try took says nothing
+            tried = trainer.parts
+            release()
+            torch.cuda.reset_peak_memory_stats()
+            for _ in range(2):
+                with _autocast(torch.device("cuda"), autocast):
+                    trainer.training_step(net, trainer.data_collator(rows))
+            probed = torch.cuda.max_memory_allocated()
+            net.zero_grad(set_to_none=True)
     trainer._metrics["train"].clear()
     trainer._total_train_tokens = 0
     release()
-    return Fit(expected, probed, trainer.parts)
-
-
-# Bytes of optimizer state per byte of a trained parameter (two moments of its own type), or per parameter where they are quantized
-_PAGED_OR_8_BIT = ("8bit", "paged")
+    torch.cuda.reset_peak_memory_stats()
+    needs = expected()
+    probed += needs.optimizer
+    return Fit(needs, probed, trainer.parts)
 
 
 def expect(net: Any, tokens: int, *, optim: str, checkpointing: bool, autocast: bool) -> Needs:
@@ -263,8 +271,8 @@ def expect(net: Any, tokens: int, *, optim: str, checkpointing: bool, autocast: 
     weights = sum(p.untyped_storage().nbytes() for p in {p.data_ptr(): p for p in _tensors(net)}.values())
     trained = [p for p in net.parameters() if p.requires_grad]
     gradients = sum(p.numel() * p.element_size() for p in trained)
-    small = any(word in optim for word in _PAGED_OR_8_BIT)
-    optimizer = sum(p.numel() for p in trained) * 2 if small else 2 * gradients
+    # two moments of the parameter's own type, or of a byte where they are quantized
+    optimizer = sum(p.numel() for p in trained) * 2 if "8bit" in optim else 2 * gradients
     return Needs(weights, gradients, optimizer, round(tokens * _kept_per_token(net, checkpointing, autocast)))
 
 
@@ -280,34 +288,33 @@ def _kept_per_token(net: Any, checkpointing: bool, autocast: bool) -> float:
     """Bytes that autograd keeps for each token, and what a layer's backward pass takes beside them."""
     config = net.config.get_text_config()
     layers, width = config.num_hidden_layers, config.hidden_size
-    grown = _kept(net, _LONG, autocast) - _kept(net, _SHORT, autocast)
-    all_layers = grown / (_LONG - _SHORT)
-    one_layer = all_layers / layers
+    all_layers = (_kept(net, _LONG, autocast) - _kept(net, _SHORT, autocast)) / (2 * (_LONG - _SHORT))
     number = 2 if autocast else next(net.parameters()).element_size()
-    kept = number * width * layers + one_layer if checkpointing else all_layers
-    # gradients of one layer's widest activations live beside what is kept
+    kept = number * width * layers + all_layers / layers if checkpointing else all_layers
+    # gradients of one layer's widest activations live beside what is kept, in float32 where adapters are
     return float(kept + 3 * number * (getattr(config, "intermediate_size", None) or 4 * width))
 
 
 def _kept(net: Any, length: int, autocast: bool) -> int:
-    """Bytes that autograd keeps in a forward pass over one text of `length` tokens, weights apart."""
+    """Bytes that autograd keeps in a forward pass over two texts of `length` tokens, one of them padded, weights apart."""
     own = {tensor.untyped_storage().data_ptr() for tensor in _tensors(net)}
     kept: dict[int, int] = {}
 
-    def note(tensor: torch.Tensor) -> torch.Tensor:
+    def note(tensor: torch.Tensor) -> None:
+        """Count a tensor, and keep none: nobody goes back, and a graph that held itself would never be freed."""
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+            held.append(storage)  # or its address would be given out again and counted once
 
+    held: list[Any] = []
     place = next(net.parameters()).device
-    ids = torch.randint(0, 100, (1, length), device=place)
-    with _plain(net), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), _autocast(place, autocast):
-        # all outputs are held until the count is done: freed memory would be given out again under the same address
-        hidden = backbone(net)(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-        total = sum(kept.values())
-        del hidden
-    return total
+    ids = torch.randint(0, 100, (2, length), device=place)
+    mask = torch.ones_like(ids)
+    mask[1, length // 2 :] = 0
+    with _plain(net), torch.autograd.graph.saved_tensors_hooks(note, lambda nothing: nothing), _autocast(place, autocast):
+        backbone(net)(input_ids=ids, attention_mask=mask, use_cache=False)
+    return sum(kept.values())
 
 
 @contextmanager
