@@ -169,7 +169,7 @@ class Planner:
 
     def dimensions(self, topic: str, generator: str, index: int, rng: random.Random) -> dict[str, str]:
         """The dimension values of an item whose own draws `rng` makes."""
-        if self._coverings is None:
+        if self._coverings is None or generator == "grounded":  # whose items go by their passages: they have no sequence to cover
             return self._independent.values(rng)
         return self._coverings.of(f"{topic}/{generator}").values(index)
 

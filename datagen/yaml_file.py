@@ -42,7 +42,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        tab = mark is not None and mark.buffer is not None and mark.buffer[mark.pointer : mark.pointer + 1] == "\t"
+        rest = "".join(text.split("\n")[mark.line : mark.line + 1])[mark.column :] if mark is not None else ""
+        tab = rest.startswith("\t")
         problem = "a tab, and YAML indents with spaces alone" if tab else error.problem
         raise ConfigError(f"{where}: not valid YAML: {problem}. Mend the line and run again.") from error
     except yaml.reader.ReaderError as error:

@@ -176,3 +176,10 @@ def test_the_picture_names_every_room() -> None:
         name = path.name if room(path) == path.name.removesuffix(".py") else room(path) + "/"
         if path.name not in ("__init__.py", "__main__.py"):
             assert name in picture, f"docs/architecture.md does not name {name}"
+
+
+def test_both_halves_know_the_same_keys_of_a_recipe() -> None:
+    from datagen.config import Recipe
+    from train.config import RECIPE_KEYS
+
+    assert set(RECIPE_KEYS) == set(Recipe.model_fields)

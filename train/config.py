@@ -19,7 +19,8 @@ from train.errors import ConfigError
 # All keys that a recipe may have at its top, those of the data half included.
 RECIPE_KEYS = [
     *("name", "description", "taxonomy", "seed", "teachers", "concurrency", "retries", "attempts", "budget_usd", "mix", "per_call"),
-    *("judge", "seeds", "filters", "evaluation_sets", "split", "export", "terms", "train"),
+    *("judge", "rubric", "reasoning", "preference", "conversation", "sources", "failures", "seeds", "design", "quota", "filters"),
+    *("evaluation_sets", "retired", "embedding", "split", "export", "terms", "batch", "train"),
 ]
 BUILT_IN = "train/students/tiny"
 TINY = Path(__file__).parent / "students" / "tiny"

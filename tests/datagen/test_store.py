@@ -341,7 +341,7 @@ def test_a_store_of_the_version_before_is_migrated_with_its_log_and_pays_nothing
 
 def test_a_store_from_before_quotas_gets_their_tables_and_keeps_its_answers(tmp_path: Path) -> None:
     path = tmp_path / "old.duckdb"
-    before = [migration.__name__ for migration in MIGRATIONS].index("_m006_targets")
+    before = [migration.__name__ for migration in MIGRATIONS].index("_m008_targets")
     with duckdb.connect(str(path)) as con:
         for migration in MIGRATIONS[:before]:
             migration(con)
