@@ -6,8 +6,8 @@ POST /v1/chat/completions   an answer, or a fault; which fault is a function of 
 GET  /stats                 what was asked, answered, billed: per key too with ?keys=1
 POST /config                JSON of the options below; also resets the counts
 
-A raw asyncio protocol: it parses just what it needs of HTTP/1.1. What a key is: the text between `<key>` and `</key>` in the last
-message, or its hash. A poison key is one that starts with "poison".
+A raw asyncio protocol: it parses just what it needs of HTTP/1.1. What a key is: the text between `<key>` and `</key>` in the messages, or
+their hash. A poison key is one that starts with "poison".
 """
 
 import argparse
@@ -151,7 +151,7 @@ class Connection(asyncio.Protocol):
     def chat(self, body: bytes) -> None:
         server, options = self.server, self.server.options
         asked = json.loads(body)
-        text = asked["messages"][-1]["content"]
+        text = "\n".join(message["content"] for message in asked["messages"])  # in a repair the question is not the last one
         key = text.partition("<key>")[2].partition("</key>")[0] or hashlib.sha256(text.encode()).hexdigest()[:16]
         server.seen[key] += 1
         now = time.monotonic()
