@@ -436,7 +436,7 @@ def emitted(seed: int, free: bool) -> dict[str, float]:
         )  # fmt: skip
         variables = {
             "domain": taxonomy.description, "task": taxonomy.task, "labels": taxonomy.labels(), "policy": taxonomy.policy_lines(),
-            "dimensions": {}, "kinds": {}, "truth": context,
+            "dimensions": {}, "kinds": {}, "truth": lambda: context,
         }  # fmt: skip
         draws = [Draw(prompt="answer", role="teacher", temperature=warmth) for warmth in (0.3, 1.0)]
         several = {"preference": Several(draws=(*draws, *[Draw(prompt="answer", role="weak")] * 2), take="any")}

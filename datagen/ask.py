@@ -7,12 +7,11 @@ wrong with it. A rerun finds both answers in the store and asks neither.
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from datagen.config import ModelConfig
 from datagen.errors import BudgetError, ConfigError, ParseError, StoppedError, TeacherError
-from datagen.filters import FilterContext
-from datagen.filters.truth import wrong, wrong_text
 from datagen.ledger import money
 from datagen.parse import Answer, Parser, check_schema, parse_object
 from datagen.prompts import render, render_repair
@@ -116,6 +115,11 @@ class Asker:
     def simulated(self, role: str) -> bool:
         """Whether the role's model is the built-in one, which reads the house's prompts and no conversation."""
         return self.roles[role].model.startswith(_SIMULATED)
+
+    @cached_property
+    def truth(self) -> Any:
+        """What is known of right answers (FilterContext), made when it is first asked for."""
+        return self.variables["truth"]()
 
     @property
     def rubric(self) -> Rubric | None:
@@ -229,8 +233,9 @@ class Ask:
 
         `answer` is data, or the text of a task without schema.
         """
-        context: FilterContext = self._asker.variables["truth"]
-        label = self.item.label
+        from datagen.filters.truth import wrong, wrong_text  # half a second to load, and few recipes ask for it
+
+        context, label = self._asker.truth, self.item.label
         return wrong(answer, text, label, context) if isinstance(answer, Mapping) else wrong_text(str(answer), context)
 
     async def __call__(

@@ -489,7 +489,7 @@ def _variables(work: Workspace) -> dict[str, Any]:
     return {
         "domain": work.taxonomy.description, "task": work.taxonomy.task, "labels": work.labels, "policy": work.taxonomy.policy_lines(),
         "dimensions": work.taxonomy.dimensions, "kinds": work.taxonomy.adversarial, "axes": work.taxonomy.axis_notes(),
-        "truth": replace(_filter_context(work), evaluation_sets=()), **({"rubric": work.rubric} if work.rubric else {}),
+        "truth": partial(_truth, work), **({"rubric": work.rubric} if work.rubric else {}),
     }  # fmt: skip
 
 
@@ -682,6 +682,11 @@ def curate(
         _print_json(result._asdict())
         return
     _show_report(work, database)
+
+
+def _truth(work: Workspace) -> Any:
+    """What is known of right answers, for generators that ask."""
+    return replace(_filter_context(work), evaluation_sets=())
 
 
 def _filter_context(work: Workspace) -> Any:

@@ -129,7 +129,7 @@ def make_asker(shop: Taxonomy, store: Store, roles: dict[str, ModelConfig]) -> C
         variables = {
             "domain": shop.description, "task": shop.task, "labels": shop.labels(), "policy": shop.policy_lines(),
             "dimensions": shop.dimensions, "kinds": shop.adversarial,
-            "truth": FilterContext(task=shop.task, labels=shop.labels(), facts=shop.facts, policy=shop.policy),
+            "truth": lambda: FilterContext(task=shop.task, labels=shop.labels(), facts=shop.facts, policy=shop.policy),
         }  # fmt: skip
         return Asker(store, teacher, roles, variables, attempts=attempts, budget_usd=budget_usd)
 
