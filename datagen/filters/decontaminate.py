@@ -12,7 +12,7 @@ It runs over every current example, whatever other filters say, because a person
 example's verdict names the sets that it was checked against: that is the pass which an export asks for.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from datagen.filters.context import FilterContext
 from datagen.filters.dedup import compared
 from datagen.filters.near import Twins, nearest
 from datagen.filters.similarity import hash_words, normalise, sketch, windows
+from datagen.filters.truth import strings
 from datagen.records import EvaluationSet, Example, Verdict
 
 _MEDIUM, _LEAST = 8, 4
@@ -77,21 +78,10 @@ def _learned(example: Example, *, data: bool) -> Iterator[str]:
     if example.answer is None or not data:
         yield example.completion
     else:
-        yield from (text for text in _texts(example.answer) if text.count(" ") >= _LEAST - 1)
+        yield from (text for text in strings(example.answer) if text.count(" ") >= _LEAST - 1)
     for text in (example.rejected, example.reasoning):
         if text:
             yield text
-
-
-def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _texts(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from _texts(inner)
 
 
 def checked_against(evaluation_sets: Sequence[EvaluationSet]) -> str:

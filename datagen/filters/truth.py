@@ -44,22 +44,23 @@ def wrong(answer: Mapping[str, Any], text: str, label: str | None, context: Filt
         for name in dict.fromkeys([*demanded, *task.decision_fields]):
             if answer.get(name) != demanded.get(name) or (name in answer) != (name in demanded):
                 return f"policy: {name} is {_shown(answer, name)}, the rules say {_shown(demanded, name)}"
-    return _forbidden(_strings({name: value for name, value in answer.items() if name != task.label_field}), context)
+    return _forbidden(strings({name: value for name, value in answer.items() if name != task.label_field}), context)
 
 
 def _shown(fields: Mapping[str, Any], name: str) -> str:
     return repr(fields[name]) if name in fields else "absent"
 
 
-def _strings(value: object) -> Iterator[str]:
+def strings(value: object) -> Iterator[str]:
+    """Every text in an answer that is data, however deep."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for inner in value.values():
-            yield from _strings(inner)
+            yield from strings(inner)
     elif isinstance(value, (list, tuple)):
         for inner in value:
-            yield from _strings(inner)
+            yield from strings(inner)
 
 
 def _forbidden(texts: Iterator[str] | list[str], context: FilterContext) -> str | None:
