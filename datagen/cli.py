@@ -486,7 +486,8 @@ def _short_of(result: Any, inputs: int) -> str:
 
 def _variables(work: Workspace) -> dict[str, Any]:
     """What every prompt may use of the taxonomy."""
-    _filter_context(work)  # wrong settings of a filter are told before anybody is asked
+    if work.loaded.recipe.filters:  # wrong settings of a filter are told before anybody is asked; without any, nothing need be loaded
+        _filter_context(work)
     return {
         "domain": work.taxonomy.description, "task": work.taxonomy.task, "labels": work.labels, "policy": work.taxonomy.policy_lines(),
         "dimensions": work.taxonomy.dimensions, "kinds": work.taxonomy.adversarial, "axes": work.taxonomy.axis_notes(),

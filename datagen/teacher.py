@@ -15,7 +15,8 @@ import sys
 import time
 import warnings
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -319,7 +320,7 @@ class _LitellmLane:
         named: dict[str, Any] = {"api_base": base} if base else {}
         if "tools" in extra or "tools" in request.params:
             named["_skip_mcp_handler"] = True  # or litellm 1.106.2 looks for a package that it does not require
-        try:
+        with _told_as_failures():
             answer = await litellm.acompletion(
                 model=request.model,
                 messages=_marked_messages(request, self._cached_from),
@@ -329,11 +330,6 @@ class _LitellmLane:
                 max_retries=0,
                 **{**request.params, **self._config.secret_params(), **named, **extra},
             )
-        except Exception as error:
-            failed = _translated(error)
-            if failed is None:  # not the provider's: a bug
-                raise
-            raise failed from error
         return _reply(answer)
 
     def _introduce(self, litellm: Any) -> None:
@@ -354,7 +350,7 @@ class _EmbeddingLane(_LitellmLane):
     async def call(self, request: Request, base: str, extra: Mapping[str, Any]) -> Reply:
         """One try. Raises CallFailed."""
         named: dict[str, Any] = {"api_base": base} if base else {}
-        try:
+        with _told_as_failures():
             answer = await _litellm().aembedding(
                 model=request.model,
                 input=[message.content for message in request.messages],
@@ -364,11 +360,6 @@ class _EmbeddingLane(_LitellmLane):
                 max_retries=0,
                 **{**request.params, **self._config.secret_params(), **named},
             )
-        except Exception as error:
-            failed = _translated(error)
-            if failed is None:  # not the provider's: a bug
-                raise
-            raise failed from error
         rows = sorted(answer.data, key=lambda row: row["index"])
         numbers = array("f", [number for row in rows for number in row["embedding"]])
         if sys.byteorder == "big":
@@ -413,6 +404,18 @@ def _reply(answer: Any) -> Reply:
         usage_known=usage is not None,
         headers={name.removeprefix("llm_provider-"): value for name, value in headers.items()},
     )
+
+
+@contextmanager
+def _told_as_failures() -> Iterator[None]:
+    """A provider's error becomes CallFailed; any other is a bug and stays what it is."""
+    try:
+        yield
+    except Exception as error:
+        failed = _translated(error)
+        if failed is None:
+            raise
+        raise failed from error
 
 
 def _translated(error: Exception) -> CallFailed | None:
