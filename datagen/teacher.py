@@ -85,6 +85,8 @@ def _litellm() -> Any:
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     os.environ.setdefault("LITELLM_LOG", "ERROR")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # OpenAI's models by the HTTP handler that litellm has for most providers: a quarter less work a call than by OpenAI's own client
+    os.environ.setdefault("EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER", "True")
     import litellm
 
     # it makes the call's coroutine in a thread: where the call is cancelled meanwhile, nobody awaits it
