@@ -17,7 +17,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -1356,6 +1356,8 @@ def _texts(table: str, row: Row, encoded: Mapping[str, str] = {}) -> _Texts:
     texts = []
     for name, plain in _PLAINLY[table]:
         value = encoded.get(name) or row.get(name)
+        if isinstance(value, datetime):  # of a row that DuckDB gave
+            value = value.isoformat(" ")
         texts.append(value if value is None or name in encoded or (plain and type(value) is str) else _json(value).decode())
     return tuple(texts)
 
@@ -1405,7 +1407,8 @@ def _table(con: duckdb.DuckDBPyConnection, columns: Mapping[str, NDArray[Any]]) 
     try:
         yield "given_columns"
     finally:
-        con.unregister("given_columns")
+        with suppress(duckdb.TransactionException):  # after an error in the query, which is what is to be told
+            con.unregister("given_columns")
 
 
 def _append_columns(con: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, NDArray[Any]]) -> None:
