@@ -16,7 +16,7 @@ ODD_TEXTS = ["", "a", "\U0001f600", "\ud800 lone", "\u6211" * 50, "word " * 5000
 
 def first_kept(texts: list[str], threshold: float = 0.8) -> Twins:
     sketches = sketch(texts)
-    return keep_first(sketches, Bands.of(sketches, threshold), threshold, np.zeros(len(texts), dtype=bool))
+    return keep_first(sketches, Bands.of(sketches, threshold), threshold, np.zeros(len(texts), dtype=bool)).twins
 
 
 def family_of(texts: list[str]) -> list[int]:
@@ -98,13 +98,13 @@ def test_the_nearest_twin_is_the_most_similar_and_the_first_of_equals():
 
 def test_a_dropped_text_is_given_a_twin_and_is_nobodys():
     sketches = sketch([BASE + " a b", BASE + " a", BASE + " a c"])
-    twins = keep_first(sketches, Bands.of(sketches, 0.8), 0.8, np.zeros(3, dtype=bool), np.array([True, False, False]))
+    twins = keep_first(sketches, Bands.of(sketches, 0.8), 0.8, np.zeros(3, dtype=bool), np.array([True, False, False])).twins
     assert twins.position.tolist() == [-1, -1, 1]
 
 
 def test_texts_of_two_uses_are_no_twins():
     sketches = sketch([BASE + " a b", BASE + " a", BASE + " a c", BASE])
-    twins = keep_first(sketches, Bands.of(sketches, 0.8), 0.8, np.array([True, False, True, False]))
+    twins = keep_first(sketches, Bands.of(sketches, 0.8), 0.8, np.array([True, False, True, False])).twins
     assert twins.position.tolist() == [-1, -1, 0, 1]
 
 
