@@ -44,8 +44,10 @@ _CJK_ONE = re.compile(f"[{_CJK}]")
 _NOT_ASCII = re.compile("[^\0-\x7f]+")
 
 # Bytes of ASCII text: letters in lower case, digits, NUL (between texts), and a space for all else; bytes from 128 on stay.
-_FOLD = bytes(code if code == 0 or code >= 128 else ord(chr(code).lower()) if chr(code).isalnum() else 32 for code in range(256))
 _DROP = b"'`"
+_FOLD = bytes(
+    code if code == 0 or code >= 128 or code in _DROP else ord(chr(code).lower()) if chr(code).isalnum() else 32 for code in range(256)
+)
 _FIRST_BYTES = np.array([(1 << (8 * count)) - 1 for count in range(9)], dtype=np.uint64)
 
 
@@ -156,12 +158,13 @@ def hash_characters(texts: Sequence[str]) -> Lists:
 
 def _hash_words(texts: Sequence[str]) -> Lists:
     folded = [text if text.isascii() else _fold(text) for text in texts]
-    encoded = "\0".join(folded).encode("utf-8", "surrogatepass")
-    if encoded.count(0) != len(folded) - 1:
-        encoded = "\0".join(text.replace("\0", " ") for text in folded).encode("utf-8", "surrogatepass")
     # a space in front, so that every word begins at an edge; spaces behind, so that 8 bytes can be read anywhere
-    buffer = b" " + encoded.translate(_FOLD, _DROP) + b" " * 16
+    encoded = (" " + "\0".join(folded) + " " * 16).encode("utf-8", "surrogatepass").translate(_FOLD)
+    buffer = encoded.replace(b"'", b"").replace(b"`", b"")  # a third of what it costs translate to leave them out
     codes = np.frombuffer(buffer, dtype=np.uint8)
+    borders = np.flatnonzero(codes == 0)
+    if len(borders) != len(folded) - 1:
+        return _hash_words([text.replace("\0", " ") for text in folded])
     inside = codes > 32
     edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
     begins, ends = edges[0::2], edges[1::2]
@@ -175,7 +178,6 @@ def _hash_words(texts: Sequence[str]) -> Lists:
         hashes[longer] = _mix(hashes[longer] + np.uint64(offset)) + rest
         offset += 8
         longer = longer[lengths[longer] > offset]
-    borders = np.flatnonzero(codes == 0)
     starts = np.concatenate([[0], np.searchsorted(begins, borders), [len(begins)]])
     return Lists(_mix(hashes), starts.astype(np.int64))
 
