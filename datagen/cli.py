@@ -126,11 +126,7 @@ def _plan(work: Workspace) -> list[PlanItem]:
 
     recipe = work.loaded.recipe
     mix = {str(name): count for name, count in recipe.mix.items()}
-    passages, shown = passages_of(work.loaded)
-    return make_plan(
-        work.taxonomy, mix, per_call=recipe.per_call, max_turns=recipe.conversation.max_turns, passages=passages, shown=shown,
-        **_sequences(work),
-    )  # fmt: skip
+    return make_plan(work.taxonomy, mix, per_call=recipe.per_call, max_turns=recipe.conversation.max_turns, **_sequences(work))
 
 
 def _calls(settings: Recipe, items: Sequence[PlanItem]) -> int:
@@ -142,8 +138,9 @@ def _calls(settings: Recipe, items: Sequence[PlanItem]) -> int:
 def _sequences(work: Workspace) -> dict[str, Any]:
     """What decides each cell's sequence of items."""
     recipe = work.loaded.recipe
+    passages, shown = passages_of(work.loaded)
     return {
-        "seed": recipe.seed, "seeds": load_seeds(work.loaded, work.labels), "design": recipe.design,
+        "passages": passages, "shown": shown, "seed": recipe.seed, "seeds": load_seeds(work.loaded, work.labels), "design": recipe.design,
         "replace_seeds": recipe.seeds.replace if recipe.seeds else False, "several": recipe.several(), "failures": work.failures,
     }  # fmt: skip
 
@@ -160,7 +157,7 @@ def _filling(work: Workspace) -> "Filling | None":
     if warning := share_warning(mix, work.taxonomy):
         talk.print(f"warning: {warning}")
     planner = Planner(work.taxonomy, **_sequences(work))
-    return Filling(planner, planner.cells(mix, settings.quota.min_per_topic), settings.quota, settings.per_call)
+    return Filling(planner, planner.cells(mix, settings.quota.min_per_topic), settings.quota, settings.per_call, settings.conversation.max_turns)
 
 
 def _settled(work: Workspace, said: str | None) -> list[TeacherTerms]:
