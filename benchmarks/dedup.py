@@ -366,7 +366,9 @@ def fill(path: Path, context: FilterContext, rows: int) -> None:
                 "SELECT 't:g:' || i // 4, 't', 'g', 4, '{}', 'done', list(md5(i::VARCHAR)), true, 'r' FROM made GROUP BY i // 4"
             )
             for name in (*GATES, *EXAMPLE_FILTERS, *SET_FILTERS):
-                con.execute(f"INSERT INTO verdicts (example_id, decided_by, keep, reason, created_at) SELECT md5(i::VARCHAR), 'filter:{name}', true, NULL, now()::TIMESTAMP FROM made")
+                con.execute(
+                    f"INSERT INTO verdicts (example_id, decided_by, keep, reason, created_at) SELECT md5(i::VARCHAR), 'filter:{name}', true, NULL, now()::TIMESTAMP FROM made"
+                )
             con.execute("INSERT INTO groups SELECT md5(i::VARCHAR), md5(i::VARCHAR) FROM made")
             con.unregister("made")
     store = Store(path)

@@ -157,7 +157,8 @@ def _filling(work: Workspace) -> "Filling | None":
     if warning := share_warning(mix, work.taxonomy):
         talk.print(f"warning: {warning}")
     planner = Planner(work.taxonomy, **_sequences(work))
-    return Filling(planner, planner.cells(mix, settings.quota.min_per_topic), settings.quota, settings.per_call, settings.conversation.max_turns)
+    cells = planner.cells(mix, settings.quota.min_per_topic)
+    return Filling(planner, cells, settings.quota, settings.per_call, settings.conversation.max_turns)
 
 
 def _settled(work: Workspace, said: str | None) -> list[TeacherTerms]:

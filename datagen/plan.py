@@ -150,7 +150,7 @@ class Planner:
         return self._item(topic, generator, index, count)
 
     def about(self, passage: Passage, topic: str, turn: int, count: int) -> PlanItem:
-        """The item of `grounded` that asks about a passage for the `turn`-th time. Its index is a hash, so that no other passage moves it."""
+        """The item of `grounded` that asks about a passage for the `turn`-th time. Its index is a hash: no other passage moves it."""
         index = int(sha256(_asked(self._seed, passage, turn).encode()).hexdigest()[:12], 16)
         return self._item(topic, "grounded", index, count).model_copy(update={"passage": passage, "shown": self._shown})
 

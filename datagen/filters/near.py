@@ -1,7 +1,7 @@
 """The search for texts that are nearly the same: MinHash bands propose pairs, the exact Jaccard similarity decides.
 
-Two texts are a candidate pair when enough of their bands agree (similarity.bands_for, Bands.agreeing). All functions take whole lists of texts and work in
-numpy; none of them compares every member of a crowded bucket with every other, so a thousand texts from one template cost what
+Two texts are a candidate pair when enough of their bands agree (similarity.bands_for, Bands.agreeing). All functions take whole lists of
+texts and work in numpy; none of them compares every member of a crowded bucket with every other, so a thousand texts from one template cost what
 a thousand others cost.
 """
 
@@ -144,7 +144,8 @@ def keep_first(
     but are nobody's.
     """
     count, agreeing = len(sketches.short), bands.agreeing(threshold)
-    twins, compared = Twins.none(count), []
+    twins = Twins.none(count)
+    compared: list[Pairs] = []
     undecided = np.ones(count, dtype=bool) if dropped is None else ~dropped
     bucket, row = bands.buckets
     while True:

@@ -356,7 +356,9 @@ def test_conversations_that_end_early_are_asked_for_until_their_cells_are_full(g
 def test_the_cells_of_documents_take_their_passages_in_turn(shop: Taxonomy) -> None:
     paths = [topic.path for topic in shop.leaves()][:2]
     given = [
-        Passage(id=content_hash([path, n]), source=f"{path}.md", section="", text=f"Rule {n} of {path}.") for path in paths for n in range(3)
+        Passage(id=content_hash([path, n]), source=f"{path}.md", section="", text=f"Rule {n} of {path}.")
+        for path in paths
+        for n in range(3)
     ]
     planner = Planner(shop, seed=1, seeds={}, replace_seeds=False, passages=given)
     assert {cell.topic for cell in planner.cells({"grounded": 12})} == set(paths)
