@@ -1,8 +1,8 @@
 """The search for texts that are nearly the same: MinHash bands propose pairs, the exact Jaccard similarity decides.
 
 Two texts are a candidate pair when enough of their bands agree (similarity.bands_for, Bands.agreeing). All functions take whole lists of
-texts and work in numpy; none of them compares every member of a crowded bucket with every other, so a thousand texts from one template cost what
-a thousand others cost.
+texts and work in numpy; none of them compares every member of a crowded bucket with every other, so a thousand texts from one template
+cost what a thousand others cost.
 """
 
 import math
