@@ -219,7 +219,7 @@ def plan(
     out.print(table)
     if len(counts) < len(shown):
         out.print(f"{len(shown):,} topics, summed up to {len(counts)} branches; every one is in --json.")
-    models = {role: config.model for role, config in work.loaded.recipe.teachers.by_role().items()}
+    models = {role: config.model for role, config in work.loaded.recipe.roles_asked().items()}
     named = ", ".join(f"{model} ({role})" for role, model in models.items())
     out.print(f"{len(items)} items, {'at most' if 'conversation' in generators else 'about'} {calls:,} calls to {named}.")
     if filling is not None:
