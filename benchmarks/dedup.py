@@ -23,6 +23,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import repeat
 from pathlib import Path
 
 import duckdb
@@ -177,10 +178,7 @@ def deduplicate(texts: Sequence[str], folder: Path) -> tuple[set[int], float]:
             arrivals = meet(seen, prompts, THRESHOLD)
             reasons = [None if twin is None else near_reason(*twin) for twin in arrivals.twins]
             kept = [reason is None for reason in reasons]
-            verdicts = [
-                Verdict(example_id=prompt.example_id, by="filter:near_duplicate", keep=reason is None, reason=reason)
-                for prompt, reason in zip(prompts, reasons, strict=True)
-            ]
+            verdicts = list(map(Verdict, ids[start : start + BATCH], repeat("filter:near_duplicate"), kept, reasons))
             keep(seen, arrivals, kept, verdicts)
             dropped.update(start + position for position, stays in enumerate(kept) if not stays)
     taken = time.process_time() - started
@@ -368,7 +366,9 @@ def fill(path: Path, context: FilterContext, rows: int) -> None:
                 "SELECT 't:g:' || i // 4, 't', 'g', 4, '{}', 'done', list(md5(i::VARCHAR)), true, 'r' FROM made GROUP BY i // 4"
             )
             for name in (*GATES, *EXAMPLE_FILTERS, *SET_FILTERS):
-                con.execute(f"INSERT INTO verdicts SELECT md5(i::VARCHAR), 'filter:{name}', true, NULL, now()::TIMESTAMP FROM made")
+                con.execute(
+                    f"INSERT INTO verdicts (example_id, decided_by, keep, reason, created_at) SELECT md5(i::VARCHAR), 'filter:{name}', true, NULL, now()::TIMESTAMP FROM made"
+                )
             con.execute("INSERT INTO groups SELECT md5(i::VARCHAR), md5(i::VARCHAR) FROM made")
             con.unregister("made")
     store = Store(path)

@@ -589,7 +589,55 @@ def large_store(path: Path, count: int) -> None:
     store.replace_filter_verdicts(verdicts, {})
 
 
-BARS: dict[str, Callable[[], list[Result]]] = {"quotas": quotas, "preference": preference, "lineage": lineage, "report": report}
+# -- planted defects, near-duplicates and a large curate: measured by the benchmarks of their own, all of it here in one run
+
+
+def defects() -> list[Result]:
+    """Every kind of defect that the offline teacher can plant, caught and missed, by its id; and false alarms on what has none."""
+    import faults
+
+    with tempfile.TemporaryDirectory() as name:
+        found = faults.measure(faults.make_all_kinds(Path(name)))
+    return [result._replace(bar=f"defects: {result.bar}") for result in found]
+
+
+def near() -> list[Result]:
+    """Near-duplicates of real text against the exact Jaccard similarity of every pair."""
+    import dedup
+
+    real = dedup.docstrings(6_000, seed=31)
+    mixed = [*real, *dedup.edited(real[:3_000], seed=32)]
+    random.Random(33).shuffle(mixed)
+    about = f"{len(real):,} docstrings and {len(mixed) - len(real):,} edited copies, Jaccard >= {dedup.THRESHOLD} by all pairs"
+    return [result._replace(bar=f"near: {result.bar}") for result in dedup.quality("real", mixed, about)]
+
+
+def large_curate() -> list[Result]:
+    """`curate` over 100,000 examples of the demo's kind with all offline filters, once."""
+    import dedup
+    import faults
+
+    from datagen.cli import _filter_context, _open
+    from datagen.curate import curate
+    from datagen.store import Store
+
+    with tempfile.TemporaryDirectory() as name:
+        source, path = faults.make_all_kinds(Path(name)), Path(name) / "large.duckdb"
+        work = _open(RECIPE, source)
+        dedup.multiply(source, path, 100_000)
+        wall, cpu = time.perf_counter(), time.process_time()
+        done = curate(Store(path), _filter_context(work))
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    where = f"{done.examples:,} examples of the demo's kind, all filters, {done.accepted:,} accepted; {machine()}, load {os.getloadavg()[0]:.1f}"
+    return [
+        Result("curate: 100,000 examples, CPU of all threads", cpu, "CPU-s", cpu, cpu, where),
+        Result("curate: 100,000 examples, wall", wall, "s", wall, wall, where),
+    ]
+
+
+BARS: dict[str, Callable[[], list[Result]]] = {
+    "quotas": quotas, "defects": defects, "near": near, "preference": preference, "lineage": lineage, "curate": large_curate, "report": report,
+}  # fmt: skip
 
 
 def main() -> None:

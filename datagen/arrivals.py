@@ -77,7 +77,7 @@ def meet(seen: SeenTexts, prompts: Sequence[Prompt], threshold: float) -> Arriva
     alike = (uses[texts] == known_uses[others]) & (similarity >= threshold)
     stored = Twins.none(len(prompts))
     stored.offer(texts[alike], others[alike], similarity[alike])
-    fresh = keep_first(sketches, bands, threshold, uses, stored.position >= 0)
+    fresh, compared = keep_first(sketches, bands, threshold, uses, stored.position >= 0)
     same: list[str | None] = [None] * len(prompts)
     for text in np.flatnonzero(stored.similarity == 1).tolist():
         twin = known[stored.position[text]]
@@ -90,7 +90,7 @@ def meet(seen: SeenTexts, prompts: Sequence[Prompt], threshold: float) -> Arriva
             twins.append((known[old].example_id, old_similarity))
         else:
             twins.append((prompts[new].example_id, new_similarity) if new >= 0 else None)
-    family = families(sketches, bands, GROUP_THRESHOLD, fresh, apart=grounds(uses))
+    family = families(sketches, bands, GROUP_THRESHOLD, compared, apart=grounds(uses))
     kin: dict[str, list[int]] = {}
     for position, prompt in enumerate(prompts):
         if prompt.family is not None:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -38,7 +39,7 @@ from datagen.records import EvaluationSet, Example, Failure, PlanItem, Rubric, T
 from datagen.secrets import redact
 from datagen.sources import passages_of
 from datagen.tasks import volume
-from datagen.taxonomy import Taxonomy, load_taxonomy
+from datagen.taxonomy import MOST_SHOWN, Taxonomy, load_taxonomy, roll_up
 from datagen.terms import TeacherTerms, describe, describe_teachers, of_the_data, require_settled
 
 if TYPE_CHECKING:  # the store loads DuckDB, which --help can do without
@@ -125,11 +126,7 @@ def _plan(work: Workspace) -> list[PlanItem]:
 
     recipe = work.loaded.recipe
     mix = {str(name): count for name, count in recipe.mix.items()}
-    passages, shown = passages_of(work.loaded)
-    return make_plan(
-        work.taxonomy, mix, per_call=recipe.per_call, max_turns=recipe.conversation.max_turns, passages=passages, shown=shown,
-        **_sequences(work),
-    )  # fmt: skip
+    return make_plan(work.taxonomy, mix, per_call=recipe.per_call, max_turns=recipe.conversation.max_turns, **_sequences(work))
 
 
 def _calls(settings: Recipe, items: Sequence[PlanItem]) -> int:
@@ -141,8 +138,9 @@ def _calls(settings: Recipe, items: Sequence[PlanItem]) -> int:
 def _sequences(work: Workspace) -> dict[str, Any]:
     """What decides each cell's sequence of items."""
     recipe = work.loaded.recipe
+    passages, shown = passages_of(work.loaded)
     return {
-        "seed": recipe.seed, "seeds": load_seeds(work.loaded, work.labels), "design": recipe.design,
+        "passages": passages, "shown": shown, "seed": recipe.seed, "seeds": load_seeds(work.loaded, work.labels), "design": recipe.design,
         "replace_seeds": recipe.seeds.replace if recipe.seeds else False, "several": recipe.several(), "failures": work.failures,
     }  # fmt: skip
 
@@ -159,7 +157,8 @@ def _filling(work: Workspace) -> "Filling | None":
     if warning := share_warning(mix, work.taxonomy):
         talk.print(f"warning: {warning}")
     planner = Planner(work.taxonomy, **_sequences(work))
-    return Filling(planner, planner.cells(mix, settings.quota.min_per_topic), settings.quota, settings.per_call)
+    cells = planner.cells(mix, settings.quota.min_per_topic)
+    return Filling(planner, cells, settings.quota, settings.per_call, settings.conversation.max_turns)
 
 
 def _settled(work: Workspace, said: str | None) -> list[TeacherTerms]:
@@ -193,7 +192,6 @@ def plan(
         cells[item.topic, item.generator] = cells.get((item.topic, item.generator), 0) + item.count
     calls = _calls(work.loaded.recipe, items)
     generators = [name for name, count in work.loaded.recipe.mix.items() if count]
-    topics = sorted({topic for topic, _ in cells})
     ahead = _forecast(work, items)
     if as_json:
         rows = [{"topic": topic, "generator": generator, "inputs": count} for (topic, generator), count in sorted(cells.items())]
@@ -208,13 +206,20 @@ def plan(
     table.add_column("topic")
     for name in [*generators, "all"]:
         table.add_column(name, justify="right")
-    for topic in topics:
-        counts = [cells.get((topic, name), 0) for name in generators]
-        table.add_row(topic, *map(str, counts), str(sum(counts)))
-    totals = [sum(cells.get((topic, name), 0) for topic in topics) for name in generators]
+    shown = roll_up(topic for topic, _ in cells)
+    counts: dict[str, Counter[str]] = {row: Counter() for row in dict.fromkeys(shown.values())}
+    for (topic, generator), count in cells.items():
+        counts[shown[topic]][generator] += count
+    for row, own in list(counts.items())[:MOST_SHOWN]:
+        table.add_row(row, *(str(own[name]) for name in generators), str(own.total()))
+    if (more := len(counts) - MOST_SHOWN) > 0:
+        table.add_row(f"and {more:,} more topics", *[""] * len(generators), "")
+    totals = [sum(own[name] for own in counts.values()) for name in generators]
     table.add_row("all", *map(str, totals), str(sum(totals)), style="bold")
     out.print(table)
-    models = {role: config.model for role, config in work.loaded.recipe.teachers.by_role().items()}
+    if len(counts) < len(shown):
+        out.print(f"{len(shown):,} topics, summed up to {len(counts)} branches; every one is in --json.")
+    models = {role: config.model for role, config in work.loaded.recipe.roles_asked().items()}
     named = ", ".join(f"{model} ({role})" for role, model in models.items())
     out.print(f"{len(items)} items, {'at most' if 'conversation' in generators else 'about'} {calls:,} calls to {named}.")
     if filling is not None:

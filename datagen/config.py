@@ -371,11 +371,6 @@ def load_recipe(path: Path, *, teacher: str | None = None, scale: float = 1.0) -
             raise ConfigError(
                 f"{path}: mix.{name} is {recipe.mix[name]}, but {asked} is simulated and cannot do that. Name a hosted teacher."
             )
-        if recipe.mix.get(name) and recipe.quota is not None:
-            raise ConfigError(
-                f"{path}: mix.{name} is {recipe.mix[name]}, but a quota cannot count {name} rows: what ends early or rests on documents "
-                "has no cell to fill. Make them by a recipe of their own, without `quota`."
-            )
     return LoadedRecipe(recipe=recipe, path=path, sha256=content_hash(recipe.model_dump(mode="json")))
 
 

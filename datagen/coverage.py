@@ -16,8 +16,12 @@ from rich.text import Text
 
 from datagen.review import exact_interval
 from datagen.store import Store
+from datagen.taxonomy import MOST_SHOWN
 
 _DRAWS = 9_999
+_FEWEST_DRAWS = 499  # for very many cells: p is then told in steps of 0.002
+_MOST_DRAWN = 100_000_000  # counts in all, some seconds
+_DRAWN_AT_ONCE = 8_000_000  # counts, 64 MB; 9,999 draws of 800 cells
 _SMALL = 5.0  # an expected count below which the chi-square approximation is not trusted
 
 
@@ -97,12 +101,15 @@ def fit(counts: Sequence[float], shares: Sequence[float], clusters: Mapping[int,
     how = "chi-square"
     if expected.min() < _SMALL or (clusters and set(clusters) - {1}):
         rng = np.random.default_rng(seed)
-        drawn = np.zeros((_DRAWS, len(wanted)))
-        for size, items in (clusters or {1: int(rows)}).items():
-            drawn += size * rng.multinomial(items, wanted, size=_DRAWS)
-        ratio = np.divide(drawn, expected, out=np.ones_like(drawn), where=drawn > 0)
-        simulated = 2 * (drawn * np.log(ratio)).sum(axis=1)
-        p, how = (1 + int((simulated >= statistic - 1e-9).sum())) / (_DRAWS + 1), "simulated"
+        draws, beyond = min(_DRAWS, max(_FEWEST_DRAWS, _MOST_DRAWN // len(wanted))), 0
+        at_once = max(1, _DRAWN_AT_ONCE // len(wanted))
+        for start in range(0, draws, at_once):
+            drawn = np.zeros((min(at_once, draws - start), len(wanted)))
+            for size, items in (clusters or {1: int(rows)}).items():
+                drawn += size * rng.multinomial(items, wanted, size=len(drawn))
+            ratio = np.divide(drawn, expected, out=np.ones_like(drawn), where=drawn > 0)
+            beyond += int((2 * (drawn * np.log(ratio)).sum(axis=1) >= statistic - 1e-9).sum())
+        p, how = (1 + beyond) / (draws + 1), "simulated"
     return Fit(int(rows), float(statistic), float(p), how, off)
 
 
@@ -170,7 +177,11 @@ def render(seen: Mapping[str, Any], title: str) -> RenderableType:
         table.add_column(name)
         for column in ("target", "asked", "made", "accepted", "of asked (95 %)"):
             table.add_column(column, justify="right")
-        for row in seen[f"{name}s"]:
+        rows = seen[f"{name}s"]
+        if len(rows) > MOST_SHOWN:
+            rows = sorted(rows, key=lambda row: row["accepted"] / (row["target"] or 1))[:MOST_SHOWN]
+            table.title = f"By {name}: the {MOST_SHOWN} furthest from their targets, of {len(seen[f'{name}s']):,} (all: --json)"
+        for row in rows:
             share = f"{row['accepted'] / row['asked']:.0%} ({row['low']:.0%}-{row['high']:.0%})" if row["asked"] else ""
             table.add_row(row[name], str(row["target"]), str(row["asked"]), str(row["examples"]), str(row["accepted"]), share)
         parts.append(table)
@@ -193,8 +204,11 @@ def render(seen: Mapping[str, Any], title: str) -> RenderableType:
 
 
 def short_lines(short: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line for each short cell."""
-    return [ShortCell(**{**row, "reasons": tuple(Reason(**entry) for entry in row["reasons"])}).line() for row in short]
+    """A line for each short cell, the shortest first where they are too many to read."""
+    if more := max(0, len(short) - MOST_SHOWN):
+        short = sorted(short, key=lambda row: row["accepted"] / row["target"])[:MOST_SHOWN]
+    lines = [ShortCell(**{**row, "reasons": tuple(Reason(**entry) for entry in row["reasons"])}).line() for row in short]
+    return [*lines, *([f"and {more:,} more short cells; --json lists all"] if more else [])]
 
 
 def _told(test: Mapping[str, Any]) -> str:

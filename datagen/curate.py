@@ -229,6 +229,7 @@ def judge_all(
 def _judge_each(examples: Sequence[Example], context: FilterContext, progress: Callable[[str], None] | None = None) -> list[Verdict]:
     """The verdicts of gates and example filters, which look at each example by itself."""
     verdicts: list[Verdict] = []
+    ids = [example.id for example in examples]
     for name, gate in GATES.items():
         if progress:
             progress(name)
@@ -236,9 +237,10 @@ def _judge_each(examples: Sequence[Example], context: FilterContext, progress: C
     for name, decide in EXAMPLE_FILTERS.items():
         if progress:
             progress(name)
-        for example in examples:
+        by = f"filter:{name}"
+        for example_id, example in zip(ids, examples, strict=True):
             reason = decide(example, context)
-            verdicts.append(Verdict(example_id=example.id, by=f"filter:{name}", keep=reason is None, reason=reason))
+            verdicts.append(Verdict(example_id, by, reason is None, reason))
     return verdicts
 
 

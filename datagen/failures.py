@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from datagen.config import FailuresFile, LoadedRecipe
 from datagen.errors import ConfigError
+from datagen.lines import read_json_lines
 from datagen.records import AdversarialKind, Failure
 from datagen.taxonomy import Taxonomy
 
@@ -71,21 +72,10 @@ def _rows(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
         from datagen.store import read_parquet  # DuckDB, which a recipe without failures can do without
 
         return list(enumerate(read_parquet(path), 1))
-    rows: list[tuple[int, Mapping[str, Any]]] = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}). Give a Parquet file or JSON lines.") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ConfigError(f"{path}:{number}: not valid JSON ({error}). Mend or remove the line.") from error
+    rows = list(read_json_lines(path))
+    for number, row in rows:
         if not isinstance(row, dict):
             raise ConfigError(f"{path}:{number}: holds a {type(row).__name__}, not an object with input and answer.")
-        rows.append((number, row))
     return rows
 
 

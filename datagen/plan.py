@@ -82,6 +82,7 @@ class Planner:
 
     several    by generator: how many answers it draws for each input, where it is not its usual one
     failures   what an evaluation found wrong, for kinds of the family `failures`; other kinds and topics go without
+    passages   what `grounded` asks about, and whether the student is `shown` it
     """
 
     def __init__(
@@ -94,8 +95,11 @@ class Planner:
         design: Literal["covering", "independent"] = "independent",
         several: Mapping[str, Several] | None = None,
         failures: Sequence[Failure] = (),
+        passages: Sequence[Passage] = (),
+        shown: bool = True,
     ) -> None:
         self.taxonomy = taxonomy
+        self._seed, self._shown = seed, shown
         self._several = several or {}
         self._failures = failures
         self._kinds: dict[str, dict[str, AdversarialKind]] = {}
@@ -103,7 +107,11 @@ class Planner:
         self._by_path = {topic.path: topic for topic in self.topics}
         self._labels_of_paths = [(topic.path, topic.label) for topic in self.topics if topic.label != taxonomy.task.abstain_label]
         self._neighbours: dict[str | None, list[str]] = {}
-        self._seed = seed
+        self.passages = _ranked(passages, self.topics, seed)
+        self._passages_of: dict[str, list[Passage]] = {}
+        for passage, mine in self.passages:
+            for topic in mine:
+                self._passages_of.setdefault(topic.path, []).append(passage)
         weights = {name: {v: value.weight for v, value in values.items()} for name, values in taxonomy.dimensions.items()}
         self._independent = Independent(weights)
         self._coverings = Coverings(weights, f"{seed}/design") if design == "covering" else None
@@ -135,7 +143,18 @@ class Planner:
         return [Cell(topic, generator, target) for (topic, generator), target in rows.items() if target]
 
     def item(self, topic: str, generator: str, index: int, count: int) -> PlanItem:
-        """Item `index` of a cell, which asks for `count` inputs."""
+        """Item `index` of a cell, which asks for `count` inputs. One of `grounded` goes by its passage: the cell's in turn."""
+        if generator == "grounded":
+            turn, place = divmod(index, len(self._passages_of[topic]))
+            return self.about(self._passages_of[topic][place], topic, turn, count)
+        return self._item(topic, generator, index, count)
+
+    def about(self, passage: Passage, topic: str, turn: int, count: int) -> PlanItem:
+        """The item of `grounded` that asks about a passage for the `turn`-th time. Its index is a hash: no other passage moves it."""
+        index = int(sha256(_asked(self._seed, passage, turn).encode()).hexdigest()[:12], 16)
+        return self._item(topic, "grounded", index, count).model_copy(update={"passage": passage, "shown": self._shown})
+
+    def _item(self, topic: str, generator: str, index: int, count: int) -> PlanItem:
         item = _item(self, self._by_path[topic], generator, index, count, self._seed)
         several = self._several.get(generator)
         return item if several is None else item.model_copy(update={"draws": several.draws, "take": several.take})
@@ -148,7 +167,7 @@ class Planner:
             near = [topic for topic in weighted if topic.label is None or topic.label != self.taxonomy.task.abstain_label]
             return [topic for topic in near if self.kinds(topic)]
         if generator == "grounded":
-            return []
+            return [topic for topic in weighted if topic.path in self._passages_of]
         if generator == "reasoning":
             cases = {case.label for case in self.taxonomy.reasoning}
             return [topic for topic in weighted if topic.label in cases]
@@ -197,10 +216,12 @@ def make_plan(
 ) -> list[PlanItem]:
     """Every item of a run, by id. Raises ConfigError for a generator that the taxonomy gives nothing to work on.
 
-    max_turns   an item of `conversation` is one conversation of that many inputs at most
-    passages    what `grounded` asks about, and whether the student is `shown` it; see Planner for the rest
+    max_turns   an item of `conversation` is one conversation of that many inputs at most; see Planner for the rest
     """
-    planner = Planner(taxonomy, seed=seed, seeds=seeds, replace_seeds=replace_seeds, design=design, several=several, failures=failures)
+    planner = Planner(
+        taxonomy, seed=seed, seeds=seeds, replace_seeds=replace_seeds, design=design, several=several, failures=failures,
+        passages=passages, shown=shown,
+    )  # fmt: skip
     counted = {generator: count for generator, count in mix.items() if generator not in ("conversation", "grounded") or not count}
     items = []
     for cell in planner.cells(counted):
@@ -212,7 +233,7 @@ def make_plan(
     if mix.get("grounded"):
         if not passages:
             planner.eligible({"grounded": mix["grounded"]})
-        items += _grounded(planner, passages, mix["grounded"], per_call, seed, shown)
+        items += _grounded(planner, mix["grounded"], per_call, seed)
     return sorted(items, key=lambda item: item.id)
 
 
@@ -228,8 +249,25 @@ def _counts(total: int, size: int) -> list[int]:
     return [size] * (total // size) + ([total % size] if total % size else [])
 
 
-def _grounded(planner: Planner, passages: Sequence[Passage], total: int, per_call: int, seed: int, shown: bool) -> list[PlanItem]:
-    """Items that go round all passages, each once before any twice.
+def _grounded(planner: Planner, total: int, per_call: int, seed: int) -> list[PlanItem]:
+    """Items that go round all passages, each once before any twice; of the topics that a passage stands for one is drawn."""
+    if not planner.passages:
+        raise ConfigError(f"mix.grounded is {total}, but every topic that the documents stand for has weight 0. Raise a weight.")
+    items: list[PlanItem] = []
+    for number, count in enumerate(_counts(total, per_call)):
+        turn, place = divmod(number, len(planner.passages))
+        passage, mine = planner.passages[place]
+        path = draw(random.Random(_asked(seed, passage, turn)), {topic.path: topic.weight for topic in mine})
+        items.append(planner.about(passage, path, turn, count))
+    return items
+
+
+def _asked(seed: int, passage: Passage, turn: int) -> str:
+    return f"{seed}/{passage.id}/{turn}"
+
+
+def _ranked(passages: Sequence[Passage], topics: Sequence[Topic], seed: int) -> list[tuple[Passage, list[Topic]]]:
+    """The passages in the order in which they are asked about, each with the topics that it stands for; none without such a topic.
 
     The order is drawn by a passage's place in its file, and everything else by its text: so a changed document brings
     new items for what changed in it, and leaves the others as they are.
@@ -238,22 +276,11 @@ def _grounded(planner: Planner, passages: Sequence[Passage], total: int, per_cal
     places: Counter[str] = Counter()
     for passage in passages:
         places[passage.source] += 1
-        if mine := _topics_of(passage.source, planner.topics):
+        if mine := _topics_of(passage.source, topics):
             order = sha256(f"{seed}/{passage.source}/{places[passage.source]}".encode()).hexdigest()
             ranked.append((order, passage, mine))
-    if not ranked:
-        raise ConfigError(f"mix.grounded is {total}, but every topic that the documents stand for has weight 0. Raise a weight.")
     ranked.sort(key=lambda row: row[0])
-    items: list[PlanItem] = []
-    for number, count in enumerate(_counts(total, per_call)):
-        turn, place = divmod(number, len(ranked))
-        _, passage, mine = ranked[place]
-        own = f"{seed}/{passage.id}/{turn}"
-        path = draw(random.Random(own), {topic.path: topic.weight for topic in mine})
-        index = int(sha256(own.encode()).hexdigest()[:12], 16)
-        item = planner.item(path, "grounded", index, count)
-        items.append(item.model_copy(update={"passage": passage, "shown": shown}))
-    return items
+    return [(passage, mine) for _, passage, mine in ranked]
 
 
 def _topics_of(source: str, topics: Sequence[Topic]) -> list[Topic]:

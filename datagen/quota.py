@@ -83,15 +83,15 @@ class _Cell:
 class Filling:
     """The cells of a run, the items that they were given so far, and what came of them."""
 
-    def __init__(self, planner: Planner, cells: Sequence[Cell], settings: Quota, per_call: int) -> None:
+    def __init__(self, planner: Planner, cells: Sequence[Cell], settings: Quota, per_call: int, max_turns: int = 4) -> None:
         self.plan: list[PlanItem] = []
         self.exhausted: dict[tuple[str, str], ExhaustedSeed] = {}
         self._planner, self._settings = planner, settings
-        self._cells = {(cell.topic, cell.generator): self._state(cell, per_call) for cell in cells}
+        self._cells = {(c.topic, c.generator): self._state(c, max_turns if c.generator == "conversation" else per_call) for c in cells}
         self._seeds: dict[tuple[str, str], list[tuple[int, int]]] = {}  # topic and seed -> repeats and inputs of each item
 
-    def _state(self, cell: Cell, per_call: int) -> _Cell:
-        count = min(per_call, cell.target)
+    def _state(self, cell: Cell, inputs: int) -> _Cell:
+        count = min(inputs, cell.target)
         return _Cell(cell, count, math.ceil(math.ceil(self._settings.candidates * cell.target) / count))
 
     @property

@@ -22,6 +22,7 @@ from datagen.diversity import Floats
 from datagen.ledger import money
 from datagen.review import agreements, defect_rates, exact_intervals
 from datagen.store import Row, Store
+from datagen.taxonomy import MOST_SHOWN
 from datagen.terms import of_the_data
 
 EXAMPLES_PER_REASON = 3
@@ -271,7 +272,9 @@ def render(summary: Mapping[str, Any], title: str) -> RenderableType:
         )
     )  # fmt: skip
     parts.append(_coverage_table("Generators", "generator", summary["generators"]))
-    parts.append(_coverage_table("Topics", "topic", summary["topics"]))
+    lowest = sorted(summary["topics"], key=lambda row: row["accepted"] / (row["target"] or 1))[:MOST_SHOWN]
+    few = f": the {MOST_SHOWN} furthest from what was asked, of {len(summary['topics']):,}" if len(summary["topics"]) > MOST_SHOWN else ""
+    parts.append(_coverage_table(f"Topics{few}", "topic", lowest if few else summary["topics"]))
     parts += [Text(line) for line in short_lines(summary["short"])]
     parts.append(
         _table(

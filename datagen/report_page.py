@@ -18,9 +18,9 @@ from markupsafe import Markup
 from datagen import diversity, svg
 from datagen.ledger import money
 from datagen.report import SPREAD, cost_each, estimate, supply_lines
+from datagen.taxonomy import MOST_SHOWN, roll_up
 
 MOST_ROWS = 400
-HEAT_ROWS = 90
 PLOTTED_TOPICS = 24
 MOST_CHARACTERS = 700
 _SECTIONS = (
@@ -143,41 +143,26 @@ def _tiles(summary: Row) -> list[tuple[str, str, str]]:
 
 def _coverage(summary: Row) -> dict[str, Any]:
     cells, columns = summary["cells"], [row["generator"] for row in summary["generators"]]
-    depth, topics = _rolled_up([row["topic"] for row in summary["topics"]])
+    shown = roll_up(row["topic"] for row in summary["topics"])
+    topics = list(dict.fromkeys(shown.values()))
     counts: dict[tuple[str, str], list[int]] = {}
     for cell in cells:
-        count = counts.setdefault((_prefix(cell["topic"], depth), cell["generator"]), [0, 0])
+        count = counts.setdefault((shown[cell["topic"]], cell["generator"]), [0, 0])
         count[0] += cell["accepted"]
         count[1] += cell["target"]
     grid = [[counts.get((topic, column)) for column in columns] for topic in topics]
     drawn = [
-        [(count[0] / count[1], f"{count[0]:,}/{count[1]:,}") if count and count[1] else None for count in row] for row in grid[:HEAT_ROWS]
+        [(count[0] / count[1], f"{count[0]:,}/{count[1]:,}") if count and count[1] else None for count in row] for row in grid[:MOST_SHOWN]
     ]
     label = f"Accepted of asked by topic and generator: {len(topics)} rows, {len(columns)} columns"
     rows = [(topic, *(f"{count[0]:,} / {count[1]:,}" if count else "" for count in row)) for topic, row in zip(topics, grid, strict=True)]
     return {
-        "plot": svg.heat_map(label, topics[:HEAT_ROWS], columns, drawn) if topics else None,
+        "plot": svg.heat_map(label, topics[:MOST_SHOWN], columns, drawn) if topics else None,
         "columns": columns,
         "rows": rows[:MOST_ROWS],
         "left_out": max(0, len(rows) - MOST_ROWS),
-        "rolled_up": depth is not None,
+        "rolled_up": len(topics) < len(shown),
     }
-
-
-def _rolled_up(topics: Sequence[str]) -> tuple[int | None, list[str]]:
-    """The topics, or their ancestors at the deepest level that fits into a heat map (None where nothing was cut)."""
-    if len(topics) <= HEAT_ROWS:
-        return None, list(topics)
-    deepest = max(topic.count("/") for topic in topics)
-    for depth in range(deepest, 0, -1):
-        found = sorted({_prefix(topic, depth) for topic in topics})
-        if len(found) <= HEAT_ROWS:
-            return depth, found
-    return 1, sorted({_prefix(topic, 1) for topic in topics})
-
-
-def _prefix(topic: str, depth: int | None) -> str:
-    return topic if depth is None else "/".join(topic.split("/")[:depth])
 
 
 def _acceptance(summary: Row) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import ast
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -130,6 +130,20 @@ def _leaves(nodes: Mapping[str, Node], prefix: str) -> Iterator[Topic]:
             yield from _leaves(node.topics, path + "/")
         else:
             yield Topic(path=path, description=node.description, label=node.label, weight=node.weight, seeds=node.seeds)
+
+
+MOST_SHOWN = 90  # rows of a table or a heat map that a person still reads
+
+
+def roll_up(topics: Iterable[str]) -> dict[str, str]:
+    """Topic -> itself, or, where there are more than MOST_SHOWN, its ancestor at the deepest level that has so few (or at the first)."""
+    paths = sorted(set(topics))
+    depth = max((path.count("/") for path in paths), default=0) + 1
+    shown = {path: path for path in paths}
+    while len(set(shown.values())) > MOST_SHOWN and depth > 1:
+        depth -= 1
+        shown = {path: "/".join(path.split("/")[:depth]) for path in paths}
+    return shown
 
 
 def load_taxonomy(path: Path) -> tuple[Taxonomy, str]:

@@ -70,7 +70,7 @@ def near_duplicate(examples: Sequence[Example], context: FilterContext) -> list[
     rows = in_order(examples, context)
     sketches = sketch([compared(example) for _, example in rows])
     uses = np.array([among(example) for _, example in rows], dtype=np.int64)
-    twins = keep_first(sketches, Bands.of(sketches, threshold), threshold, uses)
+    twins = keep_first(sketches, Bands.of(sketches, threshold), threshold, uses).twins
     verdicts = []
     for (example_id, _), twin, similarity in zip(rows, twins.position.tolist(), twins.similarity.tolist(), strict=True):
         reason = None if twin < 0 else near_reason(rows[twin][0], similarity)

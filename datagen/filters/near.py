@@ -1,10 +1,11 @@
 """The search for texts that are nearly the same: MinHash bands propose pairs, the exact Jaccard similarity decides.
 
-Two texts are a candidate pair when two of their bands agree (similarity.bands_for). All functions take whole lists of texts and work in
-numpy; none of them compares every member of a crowded bucket with every other, so a thousand texts from one template cost what
-a thousand others cost.
+Two texts are a candidate pair when enough of their bands agree (similarity.bands_for, Bands.agreeing). All functions take whole lists of
+texts and work in numpy; none of them compares every member of a crowded bucket with every other, so a thousand texts from one template
+cost what a thousand others cost.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +14,10 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from datagen.filters.similarity import Indices, Sketches, band_keys, bands_for, signatures, similarities, spans
+from datagen.filters.similarity import PERMUTATIONS, Indices, Sketches, band_keys, bands_for, signatures, similarities, spans
 
 _BATCH = 1 << 16  # candidate pairs at a time
+_LOST = 1e-3  # share of pairs at the threshold that asking for more bands to agree may lose
 
 
 class Twins(NamedTuple):
@@ -76,17 +78,38 @@ class Bands:
         shared = same[1:] | same[:-1]
         return np.cumsum(~same[:-1][shared]) - 1, (entries[shared] & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
+    def agreeing(self, threshold: float) -> int:
+        """In how many bands two rows must agree to be compared: the most, hence the fewest pairs, that loses 1 in 1,000 at `threshold`."""
+        bands = self.keys.shape[1]
+        chance = threshold ** (PERMUTATIONS // bands)
+        needed, lost = 1, (1 - chance) ** bands
+        while lost <= _LOST and needed < bands:
+            lost += math.comb(bands, needed) * chance**needed * (1 - chance) ** (bands - needed)
+            needed += lost <= _LOST
+        return max(needed, 2)
 
-class _Pairs(NamedTuple):
-    """Verified pairs of texts, the lower first, with their similarity."""
+
+class Pairs(NamedTuple):
+    """Compared pairs of texts, the lower first, with their exact similarity."""
 
     first: Indices
     second: Indices
     similarity: NDArray[np.float64]
 
+    @classmethod
+    def join(cls, parts: Sequence["Pairs"]) -> "Pairs":
+        """The pairs of all parts, in order."""
+        none = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))
+        return cls(*(np.concatenate(column) for column in zip(none, *parts, strict=True)))
 
-def _verify(sketches: Sketches, bands: Bands, one: Indices, other: Indices, threshold: float) -> _Pairs:
-    """The pairs of rows that agree in two bands and reach the threshold, as pairs of texts."""
+    def near(self, threshold: float) -> "Pairs":
+        """Those that reach the threshold."""
+        take = self.similarity >= threshold
+        return Pairs(self.first[take], self.second[take], self.similarity[take])
+
+
+def _compare(sketches: Sketches, bands: Bands, one: Indices, other: Indices, agreeing: int) -> Pairs:
+    """The pairs of rows that agree in so many bands, as pairs of texts."""
     codes = np.unique((np.minimum(one, other) << 32) | np.maximum(one, other))
     found = []
     for start in range(0, len(codes), _BATCH):
@@ -94,14 +117,17 @@ def _verify(sketches: Sketches, bands: Bands, one: Indices, other: Indices, thre
         a, b = part >> 32, part & 0xFFFFFFFF
         take = (bands.texts[a] != bands.texts[b]) & (bands.chars[a] == bands.chars[b])
         a, b = a[take], b[take]
-        take = (bands.keys[a] == bands.keys[b]).sum(axis=1) >= 2
+        take = (bands.keys[a] == bands.keys[b]).sum(axis=1) >= agreeing
         first, second = bands.texts[a[take]], bands.texts[b[take]]
-        similarity = similarities(sketches, first, sketches, second)
-        near = similarity >= threshold
-        found.append((first[near], second[near], similarity[near]))
-    if not found:
-        return _Pairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))
-    return _Pairs(*(np.concatenate(column) for column in zip(*found, strict=True)))
+        found.append(Pairs(first, second, similarities(sketches, first, sketches, second)))
+    return Pairs.join(found)
+
+
+class Kept(NamedTuple):
+    """What `keep_first` found: twins, and every pair that it compared."""
+
+    twins: Twins
+    compared: Pairs
 
 
 def keep_first(
@@ -110,22 +136,23 @@ def keep_first(
     threshold: float,
     uses: Indices,
     dropped: NDArray[np.bool_] | None = None,
-) -> Twins:
+) -> Kept:
     """Take the texts in order and drop each that has a twin among those kept before it: who has a twin, is dropped.
 
     The same as comparing text by text, in fewer steps: a text is decided once all lower texts of its buckets are, so each
     round decides many. Texts of two `uses` are no twins. `dropped` texts are decided beforehand; they are given twins too,
     but are nobody's.
     """
-    count = len(sketches.short)
+    count, agreeing = len(sketches.short), bands.agreeing(threshold)
     twins = Twins.none(count)
+    compared: list[Pairs] = []
     undecided = np.ones(count, dtype=bool) if dropped is None else ~dropped
     bucket, row = bands.buckets
     while True:
         text = bands.texts[row]
         waiting = np.flatnonzero(undecided[text])
         if not len(waiting):
-            return twins
+            return Kept(twins, Pairs.join(compared))
         heads = waiting[np.unique(bucket[waiting], return_index=True)[1]]  # the lowest waiting text of each bucket
         head_of = np.full(bucket[-1] + 1, count)
         head_of[bucket[heads]] = text[heads]
@@ -134,7 +161,8 @@ def keep_first(
         blocked[text[waiting[~leads]]] = True
         kept = heads[~blocked[text[heads]]]
         sizes = np.searchsorted(bucket, bucket[kept], side="right") - kept - 1
-        pairs = _verify(sketches, bands, np.repeat(row[kept], sizes), row[spans(kept + 1, sizes)], threshold)
+        compared.append(_compare(sketches, bands, np.repeat(row[kept], sizes), row[spans(kept + 1, sizes)], agreeing))
+        pairs = compared[-1].near(threshold)
         alike = uses[pairs.first] == uses[pairs.second]
         twins.offer(pairs.second[alike], pairs.first[alike], pairs.similarity[alike])
         undecided[text[kept]] = False
@@ -147,15 +175,19 @@ def keep_first(
         bucket, row = bucket[rest], row[rest]
 
 
-def families(sketches: Sketches, bands: Bands, threshold: float, joined: Twins | None = None, apart: Indices | None = None) -> Indices:
+def families(sketches: Sketches, bands: Bands, threshold: float, known: Pairs | None = None, apart: Indices | None = None) -> Indices:
     """For each text the lowest position that a chain of pairs at the threshold joins it to; itself when there is none.
 
-    `joined` are twins that are known already: they need not be compared again. Texts of two numbers in `apart` are no pair.
+    `known` pairs are not compared again. Texts of two numbers in `apart` are no pair.
     """
     root = np.arange(len(sketches.short))
-    if joined is not None:
-        alike = np.flatnonzero(joined.similarity >= threshold)
-        root = _joined(root, alike, joined.position[alike])
+    apart = np.zeros(len(root), dtype=np.int64) if apart is None else apart
+    known_codes = np.zeros(0, dtype=np.int64)
+    if known is not None:
+        alike = (known.similarity >= threshold) & (apart[known.first] == apart[known.second])
+        root = _joined(root, known.first[alike], known.second[alike])
+        known_codes = np.sort((known.first << 32) | known.second)
+    agreeing = bands.agreeing(threshold)
     bucket, row = bands.buckets
     distance = 1
     while len(row) > distance:
@@ -164,12 +196,20 @@ def families(sketches: Sketches, bands: Bands, threshold: float, joined: Twins |
         if not len(near):
             return root
         a, b = bands.texts[row[near]], bands.texts[row[near + distance]]
-        open_ = root[a] != root[b] if apart is None else (root[a] != root[b]) & (apart[a] == apart[b])
+        open_ = (root[a] != root[b]) & (apart[a] == apart[b]) & ~_in(known_codes, (a << 32) | b)
         two = near[open_]
-        pairs = _verify(sketches, bands, row[two], row[two + distance], threshold)
+        pairs = _compare(sketches, bands, row[two], row[two + distance], agreeing).near(threshold)
         root = _joined(root, pairs.first, pairs.second)
         distance += 1
     return root
+
+
+def _in(ascending: Indices, codes: Indices) -> NDArray[np.bool_]:
+    if not len(ascending):
+        return np.zeros(len(codes), dtype=bool)
+    places = np.minimum(np.searchsorted(ascending, codes), len(ascending) - 1)
+    found: NDArray[np.bool_] = ascending[places] == codes
+    return found
 
 
 def join(root: Indices, kin: Sequence[Sequence[int]]) -> Indices:

@@ -58,7 +58,7 @@ def too_near_seed(examples: Sequence[Example], context: FilterContext) -> list[V
     if to_sibling:
         numbers = {seed: number for number, seed in enumerate(dict.fromkeys(seeds))}
         dropped = np.array([reason is not None for reason in reasons], dtype=bool)
-        twins = keep_first(texts, Bands.of(texts, to_sibling), to_sibling, np.array([numbers[seed] for seed in seeds]), dropped)
+        twins = keep_first(texts, Bands.of(texts, to_sibling), to_sibling, np.array([numbers[seed] for seed in seeds]), dropped).twins
         for place, (twin, similarity) in enumerate(zip(twins.position.tolist(), twins.similarity.tolist(), strict=True)):
             if twin >= 0 and reasons[place] is None:
                 reasons[place] = f"too_near_seed: {similarity:.2f} like {rows[twin][0]}, which grew from the same seed"

@@ -18,7 +18,7 @@ def store(bank_store):
     return bank_store([])
 
 
-BROKEN = Verdict.model_construct(example_id="a", by="filter:x", keep=np.zeros(2), reason=None)
+BROKEN = Verdict(example_id="a", by="filter:x", keep=np.zeros(2), reason=None)
 
 
 def arrive(store, *rows, threshold=0.8):

@@ -63,3 +63,7 @@ def test_a_look_at_a_store_counts_cells_and_values(
     assert [(entry["topic"], entry["accepted"]) for entry in seen["short"]] == [("cards/arrival", 3), ("cards/lost", 0)]
     assert seen["short"][0]["reasons"] == [{"reason": "invalid_json", "inputs": 1}]
     assert render(seen, "bank")
+
+
+def test_very_many_cells_are_tested_with_fewer_draws() -> None:
+    assert fit([1] * 50_000, [1.0] * 50_000).how == "simulated"

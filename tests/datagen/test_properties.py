@@ -10,14 +10,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from datagen.design import Coverings
 from datagen.errors import RetortError
-from datagen.filters import FilterContext
+from datagen.filters import EXAMPLE_FILTERS, FilterContext
 from datagen.filters.checks import read_number
 from datagen.filters.sql import Database, SqlError, differ
 from datagen.filters.verify import verify
 from datagen.lines import read_json_lines, read_table
 from datagen.records import Example, Message, Task, Verifier
 from datagen.second import agreement
+from datagen.sources import read_passages
 from datagen.taxonomy import Taxonomy, load_taxonomy
 
 pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.NonInteractiveExampleWarning")
@@ -187,3 +189,43 @@ def test_cycles_depth_and_tags_in_yaml_are_refused(tmp_path: Path, text: str) ->
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(RetortError, match=r"t\.yaml"):
         load_taxonomy(path)
+
+
+@quick
+@given(text=st.text(max_size=200), answer=st.text(max_size=200), reasoning=st.none() | TEXT, language=st.sampled_from(["en", "de", "zh"]))
+def test_any_text_gets_one_reason_with_its_kind_or_none(text: str, answer: str, reasoning: str | None, language: str) -> None:
+    task = Task(type="generation", system="s", input="i", instructions="x", language=language)
+    own = Example(
+        item_id="a:topic:0", topic="a", generator="topic", prompt=(Message(role="user", content=text),), completion=answer, reasoning=reasoning
+    )  # fmt: skip
+    context = FilterContext(task=task)
+    for name, decide in EXAMPLE_FILTERS.items():
+        reason = decide(own, context)
+        assert reason is None or reason.partition(":")[2], name
+
+
+@quick
+@given(data=st.binary(max_size=80) | st.text(max_size=80).map(str.encode), kind=st.sampled_from(["md", "txt", "html", "pdf"]))
+def test_any_bytes_as_a_document_are_passages_or_one_error(tmp_path: Path, data: bytes, kind: str) -> None:
+    for old in tmp_path.iterdir():
+        old.unlink()
+    (tmp_path / f"a.{kind}").write_bytes(data)
+    try:
+        found = read_passages(tmp_path, max_chars=200, overlap_chars=20)
+    except RetortError as error:
+        assert f"a.{kind}" in str(error)
+    else:
+        assert found
+        assert all(0 < len(passage.text) <= 200 for passage in found)
+
+
+@quick
+@given(sizes=st.lists(st.integers(1, 4), max_size=3), seed=st.integers(0, 9))
+def test_any_design_shows_every_value_and_is_the_same_again(sizes: list[int], seed: int) -> None:
+    weights = {f"d{n}": {f"v{value}": 1.0 for value in range(size)} for n, size in enumerate(sizes)}
+    count = 4 * max([1, *sizes]) ** 2
+    drawn = [Coverings(weights, str(seed)).of("cell").values(index) for index in range(3)]
+    sequence = Coverings(weights, str(seed)).of("cell")
+    values = [sequence.values(index) for index in range(count)]
+    assert values[:3] == drawn
+    assert all({row[name] for row in values} == set(own) for name, own in weights.items())

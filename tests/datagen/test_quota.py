@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from datagen.config import Quota
 from datagen.curate import curate
 from datagen.filters import FilterContext
 from datagen.generate import generate
-from datagen.plan import Planner
+from datagen.plan import Planner, make_plan
 from datagen.quota import Filling, QuotaReport, fill, render
-from datagen.records import PlanItem, Request, Verdict
+from datagen.records import Passage, PlanItem, Request, Verdict, content_hash
 from datagen.store import Store
 from datagen.taxonomy import Taxonomy
 
@@ -74,19 +74,23 @@ def go(shop: Taxonomy, store: Store, make_asker: Callable[..., Asker], scripted:
 
     def run(
         script: Callable[[Request], str], *, mix: dict[str, int] | None = None, seed: int = 1, budget_usd: float | None = None,
-        cost_usd: float = 0.0, settings: dict[str, Any] | None = None, filters: dict[str, Any] | None = None, **quota: Any,
+        cost_usd: float = 0.0, settings: dict[str, Any] | None = None, filters: dict[str, Any] | None = None,
+        passages: Sequence[Passage] = (), free: bool = False, **quota: Any,
     ) -> tuple[BatchReport, QuotaReport]:  # fmt: skip
-        planner = Planner(shop, seed=seed, seeds={}, replace_seeds=False, design="covering")
+        planner = Planner(shop, seed=seed, seeds={}, replace_seeds=False, design="covering", passages=passages)
         bounds = Quota(**quota)
         filling = Filling(planner, planner.cells(mix or MIX, bounds.min_per_topic), bounds, 4)
         asker = make_asker(scripted(script, cost_usd=cost_usd), budget_usd=budget_usd)
+        own = task
+        if free:
+            own = asker.variables["task"] = task.model_copy(update={"output_schema": None, "label_field": None})
 
         async def part(some: list[PlanItem], whole: list[PlanItem]) -> BatchReport:
             asker.calls = asker.reused = 0
             report = await generate(some, asker, store, judged=False, concurrency=4, progress=lambda item, status: None, plan=whole)
             return BatchReport(report, 0)
 
-        used = FilterContext(task=task, labels=context.labels, settings=filters or {})
+        used = FilterContext(task=own, labels=context.labels, settings=filters or {})
         with store.writing():
             store.begin_data_set(f"shop/{seed}", filling.targets)
             return asyncio.run(fill(filling, filling.next_items(), part, store, used, lambda line: None))
@@ -332,3 +336,51 @@ def test_rows_in_all_are_shared_by_the_mix(recipe: Any, capsys: pytest.CaptureFi
     assert command("plan", "--recipe", path, "--json") == 0
     cells = json.loads(capsys.readouterr().out)["cells"]
     assert Counter({"topic": 50, "seed": 20}) == sum((Counter({cell["generator"]: cell["inputs"]}) for cell in cells), Counter())
+
+
+def test_conversations_that_end_early_are_asked_for_until_their_cells_are_full(go: Any, store: Store) -> None:
+    def script(request: Request) -> str:
+        turn = int(request.sample.split("/")[-2])
+        if request.prompt.startswith("write_turn"):
+            done = turn > 0 and random.Random(request.item_id).random() < 0.6
+            return json.dumps({"done": done, "message": "" if done else json.loads(written(request))[turn]})
+        label = request.item_id.split("/")[-1].split(":")[0].replace("rest", "other")
+        return json.dumps({"intent": label, "entities": {}, "decision": "wait"})
+
+    _, quota = go(script, mix={"conversation": 24}, candidates=6.0)
+    assert (quota.short, quota.accepted, accepted(store).total()) == ((), 24, 24)
+    assert quota.rounds > 1
+    assert go(script, mix={"conversation": 24}, candidates=6.0)[0].report.calls == 0
+
+
+def test_the_cells_of_documents_take_their_passages_in_turn(shop: Taxonomy) -> None:
+    paths = [topic.path for topic in shop.leaves()][:2]
+    given = [
+        Passage(id=content_hash([path, n]), source=f"{path}.md", section="", text=f"Rule {n} of {path}.")
+        for path in paths
+        for n in range(3)
+    ]
+    planner = Planner(shop, seed=1, seeds={}, replace_seeds=False, passages=given)
+    assert {cell.topic for cell in planner.cells({"grounded": 12})} == set(paths)
+    items = [planner.item(paths[0], "grounded", number, 2) for number in range(6)]
+    assert [item.passage.id for item in items[:3] if item.passage] == [item.passage.id for item in items[3:] if item.passage]
+    assert len({item.passage.id for item in items if item.passage}) == 3
+    assert len({item.id for item in items}) == 6
+    plan = make_plan(shop, {"grounded": 24}, per_call=2, seed=1, seeds={}, replace_seeds=False, passages=given)
+    assert {item.id for item in items} & {item.id for item in plan}, "with and without a quota the same questions have the same ids"
+
+
+def test_rows_from_documents_can_be_counted(go: Any, store: Store, shop: Taxonomy) -> None:
+    path = shop.leaves()[0].path
+    text = "Books are lent for three weeks. A lost book costs its price and five pounds. Children pay nothing."
+    given = [Passage(id=content_hash(n), source=f"{path}.md", section="", text=f"Rule {n}: {text}") for n in range(3)]
+
+    def script(request: Request) -> str:
+        if request.prompt.startswith("write_questions"):
+            return json.dumps([" ".join(random.Random(f"{request.id}/{n}").choices(WORDS, k=12)) for n in range(4)])
+        wrong = random.Random(request.id).random() < 0.3
+        return json.dumps({"answer": "For three weeks.", "quote": "for four weeks" if wrong else "lent for three weeks"})
+
+    _, quota = go(script, mix={"grounded": 12}, passages=given, free=True, filters={"language": {"min_stop_word_share": 0.0}})
+    assert (quota.short, quota.accepted) == ((), 12)
+    assert quota.rounds > 1

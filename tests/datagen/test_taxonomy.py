@@ -6,7 +6,7 @@ import pytest
 
 from datagen.errors import ConfigError
 from datagen.records import Python
-from datagen.taxonomy import Taxonomy, load_taxonomy
+from datagen.taxonomy import Taxonomy, load_taxonomy, roll_up
 
 TAXONOMIES = Path(__file__).parents[2] / "taxonomies"
 
@@ -153,3 +153,12 @@ def test_axes_mean_what_the_taxonomy_says_or_what_they_mean_by_themselves(shop_p
     notes = load_taxonomy(shop_path)[0].axis_notes()
     assert notes["mood"] == "how cross they are"
     assert "tone" in notes["style"]
+
+
+def test_topics_are_summed_up_to_the_deepest_level_that_can_be_read() -> None:
+    few = [f"a/b{n}" for n in range(5)]
+    assert roll_up(few) == {path: path for path in few}
+    many = [f"t{a}/m{b}/l{c}" for a in range(3) for b in range(20) for c in range(50)]
+    assert roll_up(many)["t1/m7/l49"] == "t1/m7"
+    assert set(roll_up(f"{path}/x{n}" for path in many for n in range(2)).values()) == set(roll_up(many).values())
+    assert len(set(roll_up(str(n) for n in range(500)).values())) == 500

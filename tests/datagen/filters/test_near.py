@@ -16,7 +16,7 @@ ODD_TEXTS = ["", "a", "\U0001f600", "\ud800 lone", "\u6211" * 50, "word " * 5000
 
 def first_kept(texts: list[str], threshold: float = 0.8) -> Twins:
     sketches = sketch(texts)
-    return keep_first(sketches, Bands.of(sketches, threshold), threshold, np.zeros(len(texts), dtype=bool))
+    return keep_first(sketches, Bands.of(sketches, threshold), threshold, np.zeros(len(texts), dtype=bool)).twins
 
 
 def family_of(texts: list[str]) -> list[int]:
@@ -98,13 +98,13 @@ def test_the_nearest_twin_is_the_most_similar_and_the_first_of_equals():
 
 def test_a_dropped_text_is_given_a_twin_and_is_nobodys():
     sketches = sketch([BASE + " a b", BASE + " a", BASE + " a c"])
-    twins = keep_first(sketches, Bands.of(sketches, 0.8), 0.8, np.zeros(3, dtype=bool), np.array([True, False, False]))
+    twins = keep_first(sketches, Bands.of(sketches, 0.8), 0.8, np.zeros(3, dtype=bool), np.array([True, False, False])).twins
     assert twins.position.tolist() == [-1, -1, 1]
 
 
 def test_texts_of_two_uses_are_no_twins():
     sketches = sketch([BASE + " a b", BASE + " a", BASE + " a c", BASE])
-    twins = keep_first(sketches, Bands.of(sketches, 0.8), 0.8, np.array([True, False, True, False]))
+    twins = keep_first(sketches, Bands.of(sketches, 0.8), 0.8, np.array([True, False, True, False])).twins
     assert twins.position.tolist() == [-1, -1, 0, 1]
 
 
@@ -125,3 +125,17 @@ def test_three_thousand_texts_from_one_template_take_no_longer_than_others():
     assert first_kept(texts).position.tolist() == [-1, *[0] * 2999]
     assert set(family_of(texts)) == {0}
     assert time.process_time() - started < 10  # about half a second alone; every pair would be four million comparisons
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_families_are_the_same_whether_compared_pairs_are_known_or_not(seed: int) -> None:
+    sketches = sketch(edited_texts(300, 20, seed))
+    bands = Bands.of(sketches, 0.7)
+    compared = keep_first(sketches, bands, 0.8, np.zeros(300, dtype=np.int64)).compared
+    assert len(compared.first)
+    assert np.array_equal(families(sketches, bands, 0.7, compared), families(sketches, bands, 0.7))
+
+
+def test_pairs_are_compared_that_agree_in_as_many_bands_as_all_but_one_in_a_thousand_at_the_threshold() -> None:
+    wide = Bands(np.zeros((1, 28), dtype=np.uint32), np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.bool_))
+    assert [wide.agreeing(threshold) for threshold in (0.7, 0.8, 0.9, 1.0)] == [2, 4, 10, 28]

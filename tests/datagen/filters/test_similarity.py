@@ -5,6 +5,8 @@ import random
 import numpy as np
 import pytest
 from datasketch import MinHash
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from datagen.filters.similarity import (
     PERMUTATIONS,
@@ -154,3 +156,10 @@ def test_similarity_of_many_pairs_equals_that_of_plain_sets():
     expected = [jaccard(shingles(texts[a]), shingles(texts[b])) for a, b in zip(rows, columns, strict=True)]
     assert similarities(both, rows, both, columns).tolist() == expected
     assert similarities(both, columns, both, rows).tolist() == expected
+
+
+@given(st.text(max_size=30))
+@example("don\u2019t e\u0301te\u0301 \ufb01ne \u6211\u7684ab \uff21\uff22 \u00bd")
+def test_the_words_of_many_texts_are_those_of_each(text: str) -> None:
+    assert hash_words([text, "one"]).values.tolist() == hash_words([" ".join(words(text)), "one"]).values.tolist()
+    assert len(hash_words([text]).values) == len(words(text))

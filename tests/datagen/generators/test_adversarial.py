@@ -187,7 +187,7 @@ def test_a_failures_parquet_of_a_training_run_is_read(tmp_path: Path, store: Sto
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "failures.jsonl:1: not valid JSON"),
+        ('{"input": ', "failures.jsonl:1: not valid JSON"),
         ("[]", "failures.jsonl:1: holds a list"),
         ('{"input": "a"}', "failures.jsonl:1: has no answer or completion (it has: input)"),
     ],
@@ -214,7 +214,7 @@ def test_a_file_that_is_not_there_yet_may_be_left_out(tmp_path: Path, shop: Taxo
 def test_failures_without_text_encoding_are_refused(tmp_path: Path, shop: Taxonomy) -> None:
     recipe = rows_of(tmp_path, "{}")
     (tmp_path / "failures.jsonl").write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(ConfigError, match="Give a Parquet file or JSON lines"):
+    with pytest.raises(ConfigError, match="is not UTF-8"):
         load_failures(load_recipe(recipe), shop)
 
 
