@@ -27,6 +27,9 @@ _MEASURES = {
     "compression": "compression ratio (lower is more diverse)", "entropy": "normalised entropy of word bigrams",
 }  # fmt: skip
 
+_TRAINERS = {"sft": "SFTTrainer", "preference": "DPOTrainer", "unpaired": "KTOTrainer"}
+_NONE = {"rows": 0}
+
 Manifest = Mapping[str, Any]
 
 
@@ -41,7 +44,9 @@ def card(manifest: Manifest, task: Task, sample: Mapping[str, Any] | None = None
 
 
 def _kinds(manifest: Manifest) -> list[str]:
-    return [kind for kind in ("sft", "preference") if manifest["files"][f"{kind}.jsonl"]["rows"]]
+    """The kinds of row that the export has: SFT always, pairs and judged answers where there are some."""
+    files = manifest["files"]
+    return [kind for kind in _TRAINERS if any(files.get(f"{kind}/{part}.parquet", _NONE)["rows"] for part in _SPLITS)]
 
 
 def _metadata(manifest: Manifest, task: Task) -> list[str]:
@@ -56,7 +61,9 @@ def _metadata(manifest: Manifest, task: Task) -> list[str]:
     for number, kind in enumerate(_kinds(manifest)):
         lines += [f"- config_name: {kind}", *(["  default: true"] if not number else []), "  data_files:"]
         lines += [
-            f"  - {{split: {part}, path: {kind}/{part}.parquet}}" for part in _SPLITS if manifest["files"][f"{kind}/{part}.parquet"]["rows"]
+            f"  - {{split: {part}, path: {kind}/{part}.parquet}}"
+            for part in _SPLITS
+            if manifest["files"].get(f"{kind}/{part}.parquet", _NONE)["rows"]
         ]
     return [*lines, "---", ""]
 
@@ -89,7 +96,7 @@ def _loading(manifest: Manifest) -> list[str]:
     lines += [
         "```",
         "",
-        "Columns are TRL's: `SFTTrainer` takes `sft`" + (", `DPOTrainer` takes `preference`" if len(_kinds(manifest)) > 1 else ""),
+        "Columns are TRL's: " + ", ".join(f"`{_TRAINERS[kind]}` takes `{kind}`" for kind in _kinds(manifest)),
     ]
     lines[-1] += ". The same rows are in `sft.jsonl`, `preference.jsonl` and `sharegpt.jsonl`."
     return [*lines, "`evaluation/` holds external exams, never to be trained on. `manifest.json` has the hash of every file."]
@@ -97,7 +104,8 @@ def _loading(manifest: Manifest) -> list[str]:
 
 def _rows(manifest: Manifest) -> list[str]:
     files, splits = manifest["files"], manifest["data"]["splits"]
-    counts = [(kind, *(f"{files[f'{kind}/{part}.parquet']['rows']:,}" for part in _SPLITS)) for kind in ("sft", "preference")]
+    kinds = [kind for kind in _TRAINERS if f"{kind}/train.parquet" in files]
+    counts = [(kind, *(f"{files.get(f'{kind}/{part}.parquet', _NONE)['rows']:,}" for part in _SPLITS)) for kind in kinds]
     lines = ["", "## Rows", "", *_table(("", *_SPLITS), counts)]
     lines += ["", "Near-duplicates share a `group_id`, and a group lies in one split."]
     if "grounding.jsonl" in files:
@@ -121,6 +129,8 @@ def _columns(manifest: Manifest, sample: Mapping[str, Any] | None) -> list[str]:
         ("`prompt`", "messages: the system message and the user's input"),
         ("`completion`", "`sft`: the assistant's message" + reasoning.get(manifest["reasoning"], "")),
         ("`chosen`, `rejected`", "`preference`: the better and the worse answer to one prompt"),
+        *([("`label`, `reason`", "`unpaired`: whether the completion was accepted; if not, what a person, a judge or known truth said")]
+          if "unpaired" in _kinds(manifest) else []),
         ("`id`, `group_id`", "the row's content hash; the group of near-duplicates that it is in"),
         ("`topic`, `generator`, `kind`", "the taxonomy's leaf, who made it, and for adversarial inputs how"),
         ("`dimensions`", "what was drawn for the row, as JSON"),
