@@ -44,7 +44,7 @@ FLOORS = {
         {"template"},
         {"model", "proof", "memory"},
         {"cpu", "evaluate", "merge", "retain", "watch", "report"},
-        {"sft", "dpo"},
+        {"sft", "preference", "dpo", "kto"},
         {"run"},
         {"predict", "curve"},
         {"cli"},

@@ -1,4 +1,4 @@
-"""The train half of a recipe. What belongs to SFTConfig or DPOConfig is passed through untouched.
+"""The train half of a recipe. What belongs to SFTConfig, DPOConfig or KTOConfig is passed through untouched.
 
     config = read_config(Path("recipes/banking.yaml"), student="Qwen/Qwen2.5-0.5B-Instruct")
 
@@ -44,6 +44,15 @@ DPO_DEFAULTS: dict[str, Any] = {
     "beta": 0.1,
     "loss_type": ["sigmoid", "sft"],
     "loss_weights": [1.0, 0.2],
+}
+KTO_DEFAULTS: dict[str, Any] = {
+    "learning_rate": 5e-6,
+    "num_train_epochs": 1,
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 2,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.1,
+    "beta": 0.1,
 }
 # Set by the run itself: two places for one thing would contradict each other.
 OWNED = {
@@ -145,10 +154,11 @@ class TrainConfig(Section):
     trust_remote_code: bool = False
     sft: dict[str, Any] = Field(default_factory=dict)
     dpo: dict[str, Any] | None = Field(default_factory=dict)
+    kto: dict[str, Any] | None = Field(default_factory=dict)
     general: General | None = None
     evaluation: Evaluation = Evaluation()
 
-    @field_validator("sft", "dpo")
+    @field_validator("sft", "dpo", "kto")
     @classmethod
     def _numbers(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         return None if value is None else {key: _number(item) for key, item in value.items()}
@@ -167,6 +177,11 @@ class TrainConfig(Section):
     def dpo_options(self) -> dict[str, Any]:
         """The recipe's `dpo:` over the defaults."""
         return {**DPO_DEFAULTS, **(self.dpo or {})}
+
+    @property
+    def kto_options(self) -> dict[str, Any]:
+        """The recipe's `kto:` over the defaults."""
+        return {**KTO_DEFAULTS, **(self.kto or {})}
 
 
 def read_config(recipe: Path | None, *, student: str | None = None, data: Path | None = None, out: Path | None = None) -> TrainConfig:

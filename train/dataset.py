@@ -22,6 +22,9 @@ from train.errors import DataError
 from train.metrics import TaskSpec
 
 FORMAT = 1
+JUDGED = "unpaired/train.parquet"
+# Rejected answers that KTO needs at least: fewer are single cases, which their weight would blow up.
+LEAST_JUDGED = 20
 AGAIN = "Export again with `make datagen` (or `python -m datagen export`)."
 
 Message = dict[str, str]
@@ -51,6 +54,19 @@ class Pair(NamedTuple):
     prompt: list[Message]
     chosen: str
     rejected: str
+    kind: str | None
+    topic: str | None
+    group_id: str | None
+
+
+class Judged(NamedTuple):
+    """A prompt with a completion that was accepted, or found wrong for a reason."""
+
+    id: str
+    prompt: list[Message]
+    completion: str
+    accepted: bool
+    reason: str | None
     kind: str | None
     topic: str | None
     group_id: str | None
@@ -200,6 +216,35 @@ def read_pairs(path: Path) -> list[Pair]:
     return sorted(pairs, key=_by_id)
 
 
+def read_judged(path: Path) -> list[Judged]:
+    """Read a file of accepted and rejected answers, sorted by id. DataError names the column or row that is wrong."""
+    judged = []
+    for record in _records(path, ("id", "prompt", "completion", "label")):
+        if not isinstance(record["label"], bool):
+            raise DataError(f"{path}: row {record['id']}: label is {record['label']!r}; it must be true or false. {AGAIN}")
+        judged.append(
+            Judged(
+                id=str(record["id"]),
+                prompt=_messages(record["prompt"], path, record["id"]),
+                completion=_answer(record["completion"], path, record["id"]),
+                accepted=record["label"],
+                reason=record.get("reason"),
+                kind=record.get("kind"),
+                topic=record.get("topic"),
+                group_id=record.get("group_id"),
+            )
+        )
+    return sorted(judged, key=_by_id)
+
+
+def enough_judged(manifest: Manifest) -> str | None:
+    """Why the export's verdicts on answers do not suffice to learn from, or None."""
+    if not manifest.count(JUDGED):
+        return "the data has no answers that were found wrong"
+    rejected = sum(not row.accepted for row in read_judged(manifest.path(JUDGED)))
+    return f"{rejected} training answers were found wrong, fewer than {LEAST_JUDGED}" if rejected < LEAST_JUDGED else None
+
+
 def read_general(path: Path) -> list[Row]:
     """Read general rows: JSON lines of {"prompt": messages, "completion": text, "skill": name}; the skill becomes `kind`."""
     rows = []
@@ -240,7 +285,7 @@ def take(rows: list[Row], count: int, seed: int) -> list[Row]:
     return sorted(random.Random(seed).sample(sorted(rows, key=_by_id), min(count, len(rows))), key=_by_id)
 
 
-def _by_id(record: Row | Pair) -> str:
+def _by_id(record: Row | Pair | Judged) -> str:
     return record.id
 
 

@@ -33,3 +33,7 @@ class TemplateError(TrainError):
 
 class ModelError(TrainError):
     """A student cannot be loaded."""
+
+
+class Diverged(TrainError):
+    """The loss of a step is no number; what stands before that step is kept."""

@@ -52,11 +52,12 @@ PAIRS = (
     *(("base", "sft"), ("sft", "dpo"), ("base", "dpo"), ("dpo", "merged"), ("sft", "merged")),
     *((FEW_SHOT, "sft"), (FEW_SHOT, "dpo")),
     *((TEACHER, "sft"), (TEACHER, "dpo")),
+    *(("sft", "kto"), ("base", "kto"), ("kto", "merged"), (FEW_SHOT, "kto"), (TEACHER, "kto")),
 )
 SYSTEMS = "systems"  # the folder of a run with the answers of others
 TEXT = TaskSpec(type="general", output="text")
 HELD_OUT = "test"  # the set of the export's own held-out rows, whose references are the teacher's answers
-OWN = ("base", FEW_SHOT, "sft", "dpo", "merged")
+OWN = ("base", FEW_SHOT, "sft", "dpo", "kto", "merged")
 
 
 class EvaluationRows(NamedTuple):
@@ -523,12 +524,12 @@ def _fits(student: Student, prompts: Sequence[list[Message]], max_new_tokens: in
 
 
 def run_models(run_dir: Path, config: TrainConfig) -> Iterator[tuple[str, Student]]:
-    """Yield base, sft, dpo and merged, one after the other, as far as the run has them.
+    """Yield base, sft, dpo or kto, and merged, one after the other, as far as the run has them.
 
     Adapters share one base, so they are loaded once; the yielded model is what it says only until the next.
     """
-    adapters = {s: run_dir / s for s in ("sft", "dpo") if (run_dir / s / "adapter_config.json").is_file()}
-    whole = [s for s in ("sft", "dpo") if s not in adapters and (run_dir / s / "config.json").is_file()]
+    adapters = {s: run_dir / s for s in ("sft", "dpo", "kto") if (run_dir / s / "adapter_config.json").is_file()}
+    whole = [s for s in ("sft", "dpo", "kto") if s not in adapters and (run_dir / s / "config.json").is_file()]
     student = load_with_adapters(config.student, adapters, config)
     with student.model.disable_adapter() if adapters else nullcontext():
         yield "base", student
@@ -570,7 +571,9 @@ def write_evaluation(
             lines += own
             _write_jsonl(run_dir / "answers" / s.name / f"{name}.jsonl", own)
     _write_parquet(run_dir / "answers.parquet", lines, ANSWER_COLUMNS)
-    last = {s.name: next((m for m in ("merged", "dpo", "sft") if m in completions[s.name]), list(completions[s.name])[-1]) for s in sets}
+    last = {
+        s.name: next((m for m in ("merged", "dpo", "kto", "sft") if m in completions[s.name]), list(completions[s.name])[-1]) for s in sets
+    }
     failures = [
         {**line, "expected": line["reference"] or line["label"], "answer": line["completion"], "reason": _reason(line)}
         for line in lines
@@ -608,7 +611,7 @@ def _scored(sets: Sequence[EvaluationRows], read: Answers, *, seed: int) -> tupl
             for kind in sorted({row.kind for row in s.rows if row.kind}):
                 slices[f"/{kind}"] = [i for i, row in enumerate(s.rows) if row.kind == kind]
         pairs = [(a, b) for a, b in PAIRS if a in answers and b in answers]
-        if "dpo" in answers:
+        if "dpo" in answers or "kto" in answers:
             pairs = [pair for pair in pairs if pair not in (("sft", "merged"), (TEACHER, "sft"))]
         for suffix, chosen in slices.items():
             part = {name: [listed[i] for i in chosen] for name, listed in answers.items()}
@@ -627,7 +630,7 @@ def _analysis(sets: Sequence[EvaluationRows], completions: Completions, read: An
     weak, known = [], []
     for s in sets:
         answers = read[s.name]
-        model = next((m for m in ("dpo", "sft", "merged") if m in answers), list(answers)[-1])
+        model = next((m for m in ("dpo", "kto", "sft", "merged") if m in answers), list(answers)[-1])
         if s.slices:
             continue
         found = slices(s.name, s.rows, answers, model=model, rivals=(FEW_SHOT, "base"), seed=seed)

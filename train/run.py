@@ -1,4 +1,4 @@
-"""The story of a training run: SFT, then DPO, then merge, then evaluation and report.
+"""The story of a training run: SFT, then DPO (or KTO, where there are no pairs), then merge, then evaluation and report.
 
     run_dir = run(config, now=datetime.now(UTC), progress=Silent())
 
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from train.config import TrainConfig
-from train.dataset import Manifest
+from train.dataset import Manifest, enough_judged
 from train.errors import ConfigError, DataError, TemplateError, TrainError
 from train.watch import Progress, write_json
 
-STAGES = ("sft", "dpo", "merge", "evaluate", "report")
+STAGES = ("sft", "dpo", "kto", "merge", "evaluate", "report")
 LIBRARIES = ["torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "tokenizers"]
 DISK = 500_000_000
 
@@ -47,7 +47,7 @@ def run(
     elif not (run_dir / "run.json").is_file():
         run_dir = new_run(config, manifest, now, run_dir)
     record = read_record(run_dir)
-    if record["config_sha256"] != fingerprint(config) or record["manifest_sha256"] != manifest.sha256:
+    if fingerprint(config_of(run_dir)) != fingerprint(config) or record["manifest_sha256"] != manifest.sha256:
         raise ConfigError(f"{run_dir}: a run with other settings or other data is here. Set --out to a new folder, or leave it out.")
     for stage in stages:
         if record["stages"].get(stage, {}).get("done") and not again:
@@ -86,6 +86,15 @@ def perform(stage: str, config: TrainConfig, manifest: Manifest, run_dir: Path, 
             progress.note(f"DPO skipped: {why}")
             return {"skipped": why}
         return train_dpo(config, manifest, run_dir, progress=progress)
+    if stage == "kto":
+        unfit = no_kto(config, manifest, run_dir)
+        if unfit:
+            if not (run_dir / "dpo").is_dir():
+                progress.note(f"KTO skipped: {unfit}")
+            return {"skipped": unfit}
+        from train.kto import train_kto
+
+        return train_kto(config, manifest, run_dir, progress=progress)
     if stage == "merge":
         from train.merge import merge_run
 
@@ -97,6 +106,15 @@ def perform(stage: str, config: TrainConfig, manifest: Manifest, run_dir: Path, 
     from train.report import write_report
 
     return {"path": str(write_report(run_dir))}
+
+
+def no_kto(config: TrainConfig, manifest: Manifest, run_dir: Path) -> str | None:
+    """Why KTO has nothing to do in this run, or None: it stands in where no pairs were there for DPO. DataError without SFT's result."""
+    if not (run_dir / "sft").is_dir():
+        raise DataError(f"{run_dir}: KTO starts from an SFT result, and sft/ is missing. Run `python -m train sft` first.")
+    if (run_dir / "dpo").is_dir():
+        return "DPO learned from preference pairs"
+    return "train.kto is null" if config.kto is None else enough_judged(manifest)
 
 
 def new_run(config: TrainConfig, manifest: Manifest, now: datetime, run_dir: Path | None = None) -> Path:

@@ -14,10 +14,11 @@ from trl import DPOConfig
 from train import dpo, template
 from train.config import TrainConfig
 from train.dataset import Manifest, read_pairs
-from train.dpo import TOLERANCE, Guard, align, choose, train_dpo
+from train.dpo import align, train_dpo
 from train.errors import ConfigError, DataError
 from train.metrics import Measure
 from train.model import load_student
+from train.preference import TOLERANCE, Guard, choose
 from train.sft import known_options, train_sft
 from train.template import Encoded, Source
 from train.watch import Best, History, Silent, Watch
