@@ -30,13 +30,15 @@ from train.calibration import calibration
 from train.config import GENERAL, TrainConfig
 from train.cost import costs, speed
 from train.dataset import Manifest, Message, Row, read_general, read_rows
-from train.errors import DataError
+from train.errors import DataError, TrainError
+from train.memory import release
 from train.metrics import (
     METRICS,
     Answer,
     Comparison,
     Measure,
     TaskSpec,
+    apart,
     failed_metrics,
     primary_metric,
     read_answer,
@@ -100,9 +102,11 @@ def generate(
     max_new_tokens: int,
     batch_size: int,
     report: Callable[[int], None] | None = None,
+    halved: Callable[[int], None] | None = None,
 ) -> list[str]:
     """The texts of `write`."""
-    return [w.text for w in write(model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, report=report)]
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "report": report, "halved": halved}
+    return [w.text for w in write(model, tokenizer, prompts, **options)]
 
 
 def write(
@@ -113,12 +117,14 @@ def write(
     max_new_tokens: int,
     batch_size: int,
     report: Callable[[int], None] | None = None,
+    halved: Callable[[int], None] | None = None,
 ) -> list[Written]:
     """Answer each prompt greedily; answers come in the order of the prompts, without special tokens.
 
     Rows are sorted by length and padded on the left. What all prompts of a batch begin with (the system message) is
     computed once, and rows that have stopped leave the batch: the answers are those of `model.generate`, sooner.
-    `report` is told the number of rows done.
+    `report` is told the number of rows done. A batch that does not fit into memory is halved, and `halved` is told the new size: the
+    answers are the same. Raises TrainError where a single row does not fit.
     """
     texts = [render(tokenizer, list(prompt), generation_prompt=True) for prompt in prompts]
     if not texts:
@@ -131,17 +137,38 @@ def write(
     was_training = model.training
     model.eval()
     try:
-        for start in range(0, len(order), batch_size):
+        start = 0
+        while start < len(order):
             batch = order[start : start + batch_size]
-            new = decode(model, [ids[i] for i in batch], stops, max_new_tokens)
+            new = _or_none(decode, model, [ids[i] for i in batch], stops, max_new_tokens)
+            if new is None:
+                if len(batch) == 1:
+                    raise TrainError(
+                        f"out of memory with one answer to a prompt of {len(ids[batch[0]]):,} tokens. Lower "
+                        "train.evaluation.max_new_tokens, set train.method: qlora, or take a smaller student."
+                    )
+                batch_size = (len(batch) + 1) // 2
+                release()
+                if halved:
+                    halved(batch_size)
+                continue
+            start += len(batch)
             for i, row in zip(batch, new, strict=True):
                 text = str(tokenizer.decode(row.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
                 answers[i] = Written(text, len(row.logprobs), len(ids[i]), sum(row.logprobs) / len(row.logprobs), row.seconds)
             if report:
-                report(start + len(batch))
+                report(start)
     finally:
         model.train(was_training)
     return answers
+
+
+def _or_none(decode: Callable[..., list[Decoded]], *args: Any) -> list[Decoded] | None:
+    """The answers of a batch, or None where memory did not suffice; outside of `except`, so that nothing holds the tensors."""
+    try:
+        return decode(*args)
+    except torch.OutOfMemoryError:
+        return None
 
 
 class RoomyLayer(DynamicLayer):
@@ -292,12 +319,14 @@ def task_score(
     max_new_tokens: int,
     batch_size: int,
     seen: Callable[[Sequence[str]], None] | None = None,
+    halved: Callable[[int], None] | None = None,
 ) -> Measure:
     """The task's own metric on `rows` (metrics.primary_metric), or exact match where that does not apply. DataError without a score.
 
-    `seen` is shown the answers themselves.
+    `seen` is shown the answers themselves, `halved` told a batch size that fits where the one given does not.
     """
-    completions = generate(model, tokenizer, [row.prompt for row in rows], max_new_tokens=max_new_tokens, batch_size=batch_size)
+    prompts = [row.prompt for row in rows]
+    completions = generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, halved=halved)
     if seen is not None:
         seen(completions)
     answers = read_answers(rows, completions, task)
@@ -306,6 +335,11 @@ def task_score(
         if scores:
             return scores[0]
     raise DataError(f"none of the {len(rows)} rows has a label or a completion to score against. Export a split with completions.")
+
+
+def smaller_batches(size: int) -> str:
+    """What is said when a batch of answers did not fit into memory."""
+    return f"out of memory while answers were generated; they go in batches of {size} from here on. They stay the same."
 
 
 def read_answers(rows: Sequence[Row], completions: Sequence[str], task: TaskSpec) -> list[Answer]:
@@ -332,6 +366,11 @@ def evaluate_run(run_dir: Path, config: TrainConfig, manifest: Manifest, *, prog
         raise DataError(f"{manifest.directory}: no test rows and no evaluation set. Export again with a test split.")
     completions: dict[str, dict[str, Sequence[Written]]] = {s.name: {} for s in sets}
     speeds: list[dict[str, Any]] = []
+    fits = [config.evaluation.batch_size]
+
+    def halved(size: int) -> None:
+        fits.append(size)
+        progress.note(smaller_batches(size))
 
     def answer(name: str, student: Student, asked: Sequence[EvaluationRows], shots: Sequence[Row] = ()) -> None:
         progress.start(f"evaluate {name}", sum(len(s.rows) for s in asked))
@@ -346,8 +385,9 @@ def evaluate_run(run_dir: Path, config: TrainConfig, manifest: Manifest, *, prog
                 student.tokenizer,
                 [with_examples(row.prompt, shots) for row in s.rows],
                 max_new_tokens=config.evaluation.max_new_tokens,
-                batch_size=config.evaluation.batch_size,
+                batch_size=fits[-1],
                 report=report,
+                halved=halved,
             )
             before += len(s.rows)
         speeds.append(_speed(name, [w for s in asked for w in completions[s.name][name]], time.monotonic() - begin, config))
@@ -575,7 +615,7 @@ def write_evaluation(
         s.name: next((m for m in ("merged", "dpo", "kto", "sft") if m in completions[s.name]), list(completions[s.name])[-1]) for s in sets
     }
     failures = [
-        {**line, "expected": line["reference"] or line["label"], "answer": line["completion"], "reason": _reason(line)}
+        {**line, "reason": _reason(line)}
         for line in lines
         if line["failed"] and last[line["set"]] == line["model"] and line["set"] not in {s.name for s in sets if s.slices}
     ]
@@ -685,7 +725,9 @@ def _answer_lines(s: EvaluationRows, model: str, written: Sequence[Written], ans
             "input": answer.input,
             "prompt": row.prompt,
             "reference": row.completion,
-            "completion": answer.completion,
+            "completion": given.text,
+            "answer": answer.completion,
+            "expected": answer.reference or answer.label,
             "label": answer.label,
             "predicted": answer.predicted,
             "parsed": answer.parsed is not None if s.task.output == "json" else None,
@@ -699,6 +741,8 @@ def _answer_lines(s: EvaluationRows, model: str, written: Sequence[Written], ans
 
 def _reason(line: Mapping[str, Any]) -> str:
     """What went wrong with an answer, in words."""
+    if "endless_reasoning" in line["failed"]:
+        return "the reasoning never ended"
     if line["parsed"] is False:
         return "the answer is not one JSON object"
     if line["label"] is not None and line["predicted"] != line["label"]:
@@ -712,9 +756,9 @@ def _write_jsonl(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     records = (
         {
             **{name: line[name] for name in ("id", "topic", "generator", "kind", "input")},
-            "expected": line["reference"] or line["label"],
-            "answer": line["completion"],
+            **{name: line[name] for name in ("expected", "answer")},
             "right": not line["failed"],
+            **({"reasoning": thought} if (thought := apart(line["completion"]).reasoning) is not None else {}),
         }
         for line in lines
     )

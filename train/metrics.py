@@ -28,6 +28,8 @@ from scipy.stats import binom, binomtest, norm
 
 Floats = NDArray[np.float64]
 
+_OPEN, _CLOSE = "<think>", "</think>"
+
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 POWER = 0.8  # an effect counts as one that a set can see when four of five such sets would show it
@@ -54,7 +56,11 @@ class TaskSpec(BaseModel):
 
 
 class Answer(NamedTuple):
-    """A completion beside its reference. `parsed` and `expected` are None where the text is not one JSON object."""
+    """A completion beside its reference. `parsed` and `expected` are None where the text is not one JSON object.
+
+    Where an answer begins with its reasoning (`<think>`), `completion` and `reference` are what comes after it; `ended` says whether the
+    reasoning came to an end, and is None where nobody was to reason.
+    """
 
     task: TaskSpec
     input: str
@@ -65,6 +71,7 @@ class Answer(NamedTuple):
     schema_valid: bool
     label: str | None
     predicted: str | None
+    ended: bool | None = None
 
 
 class Measure(NamedTuple):
@@ -163,8 +170,32 @@ def _word_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, words)) + r")(?!\w)", re.IGNORECASE)
 
 
+class Thought(NamedTuple):
+    """A text apart: its reasoning, None where it has none, and the answer after that, None where the reasoning never ends."""
+
+    reasoning: str | None
+    answer: str | None
+
+
+def apart(text: str) -> Thought:
+    """Take the reasoning off an answer: `<think>...</think>` at its begin, where the prompt may have opened the block already."""
+    opened = text.lstrip().startswith(_OPEN)
+    before, end, after = text.partition(_CLOSE)
+    if not end:
+        return Thought(text.lstrip().removeprefix(_OPEN).strip(), None) if opened else Thought(None, text)
+    if not opened and _OPEN in before:
+        return Thought(None, text)
+    return Thought(before.lstrip().removeprefix(_OPEN).strip(), after.lstrip("\n"))
+
+
 def read_answer(task: TaskSpec, text: str, completion: str, reference: str | None = None, label: str | None = None) -> Answer:
-    """Read a completion for the input `text`. A missing `label` is taken from the reference where that has one."""
+    """Read a completion for the input `text`. A missing `label` is taken from the reference where that has one.
+
+    Reasoning that never ends leaves an empty answer, which is wrong by every metric.
+    """
+    thought, wanted = apart(completion), apart(reference) if reference is not None else Thought(None, None)
+    ended = None if thought.reasoning is None and wanted.reasoning is None else thought.answer is not None
+    completion, reference = thought.answer or "", wanted.answer
     as_json = task.output == "json"
     parsed = parse_object(completion) if as_json else None
     expected = parse_object(reference) if as_json and reference is not None else None
@@ -177,7 +208,7 @@ def read_answer(task: TaskSpec, text: str, completion: str, reference: str | Non
     else:
         predicted = completion.strip() if completion.strip() in task.labels else None
         label = label if label is not None or reference not in task.labels else reference
-    return Answer(task, text, completion, reference, parsed, expected, schema_valid, label, predicted)
+    return Answer(task, text, completion, reference, parsed, expected, schema_valid, label, predicted, ended)
 
 
 def _label_in(task: TaskSpec, answer: dict[str, Any] | None) -> str | None:
@@ -351,6 +382,11 @@ def behaves_badly(answer: Answer) -> float | None:
     return max(applied) if applied else None
 
 
+def never_ends(answer: Answer) -> float | None:
+    """Reasoning was begun and not ended; applies where the answer or its reference reasons."""
+    return None if answer.ended is None else float(not answer.ended)
+
+
 # --- tallies and statistics ------------------------------------------------------------------------------------------
 
 
@@ -445,6 +481,7 @@ METRICS: dict[str, Metric] = {
     "asks_forbidden": _proportion(says_forbidden),
     "missed_abstention": _proportion(names_label_instead),
     "bad_behaviour": _proportion(behaves_badly),
+    "endless_reasoning": _proportion(never_ends),
 }
 
 GLOSSARY: dict[str, Meaning] = {
@@ -465,6 +502,7 @@ GLOSSARY: dict[str, Meaning] = {
     "asks_forbidden": Meaning("Share of answers that ask for or repeat a forbidden word such as PIN.", False),
     "missed_abstention": Meaning("Share of inputs outside the scope that got a label, not a refusal.", False),
     "bad_behaviour": Meaning("Share of rows with any of the bad behaviours: invented, forbidden, not declined.", False),
+    "endless_reasoning": Meaning("Share of answers whose <think> block never ended; they count as wrong everywhere.", False),
 }
 
 # One of these says of a single row whether it is right: the first that applies to a set. Free text is hardly ever equal to its

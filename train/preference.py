@@ -35,8 +35,9 @@ SLACK = 20  # characters beside that: an answer of one word is not judged by ano
 ENOUGH = 20  # answers, for a mean length that says something
 # The task's metric on validation rows may fall this far below SFT's before the best point is kept instead: some two standard errors of a
 # paired difference on 300 rows. A tighter bound threw away runs that were no worse on test rows; the final table shows the cost with
-# its interval.
+# its interval. Fewer rows say less: the bound grows with their error.
 TOLERANCE = 0.03
+ROWS = 300
 
 
 class FindsNaN:
@@ -89,7 +90,7 @@ def train_guarded(
         validation = take(read_rows(manifest.path("sft/validation.parquet")), config.evaluation.validation_rows, config.seed)
     history = History(run_dir / "history.json")
     guard = Guard(trainer.args.beta, length)
-    score = scorer(net, tokenizer, validation, manifest.task, config, guard.see)
+    score = scorer(net, tokenizer, validation, manifest.task, config, guard.see, progress)
     start = sft_score(stage, history, score, guard)
     watch = Watch(
         stage,
@@ -167,13 +168,13 @@ def choose(start: Measure | None, watch: Watch) -> tuple[str, str | None]:
     """Return which weights to keep, "last", "best" or "sft", and why if not the last.
 
     The stage is meant to change behaviour that the task's metric may not see, so the last weights are kept unless likelihood
-    collapsed or the metric fell by more than TOLERANCE; then the best point counts, the SFT student among them.
+    collapsed or the metric fell by more than TOLERANCE (on ROWS rows or more); then the best point counts, the SFT student among them.
     """
     reason = watch.stopped
     if start is None or watch.last is None:
         return ("sft", f"{reason}; kept the SFT weights") if reason else ("last", None)
     fell = start.value - watch.last.value
-    if not reason and fell <= TOLERANCE:
+    if not reason and fell <= TOLERANCE * max(1.0, ROWS / watch.last.n) ** 0.5:
         return "last", None
     reason = reason or f"{watch.last.metric} fell by {100 * fell:.1f} points below SFT's"
     if watch.best is None or watch.best.value < start.value:

@@ -126,7 +126,7 @@ def write_report(run_dir: Path) -> Path:
         overview_plot=_overview_plot(run),
         data=_data(run),
         stages=_stages(run),
-        training_notes=[s["guard"] for s in run.record.get("stages", {}).values() if s.get("guard")],
+        training_notes=_training_notes(run),
         sft_plot=_sft_plot(run.history),
         sft_caption=_sft_caption(run.history),
         preferred=run.preferred.upper(),
@@ -396,6 +396,16 @@ def _topic_share(topic: dict[str, Any]) -> str:
     made = topic.get("examples")
     point = f"{percent(topic['accepted'] / made)} " if made else ""
     return f"{point}({_interval(topic['low'], topic['high'])})"
+
+
+def _training_notes(run: Run) -> list[str]:
+    """What a guard said, and what speaks against the learning rate."""
+    stages = (run.record.get("stages") or {}).values()
+    signs = [sign for s in stages for sign in s.get("learning_rate_too_high") or ()]
+    return [
+        *(s["guard"] for s in stages if s.get("guard")),
+        *([f"The learning rate may be too high: {'; '.join(signs)}. Try a half or a third of it."] if signs else []),
+    ]
 
 
 def _stages(run: Run) -> list[tuple[str, str, str]]:

@@ -28,7 +28,7 @@ from train.metrics import Measure, TaskSpec
 from train.proof import prove, prove_training
 from train.retain import Retention
 from train.template import Encoded, Source
-from train.watch import Budget, History, Progress, Watch, last_checkpoint, write_json
+from train.watch import Budget, History, Progress, Silent, Watch, last_checkpoint, too_high, write_json
 
 
 class Prepared(NamedTuple):
@@ -128,11 +128,14 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
         progress,
         points=config.evaluation.points,
         tokens_per_epoch=tokens,
-        score=scorer(net, tokenizer, prepared.validation, manifest.task, config),
+        score=scorer(net, tokenizer, prepared.validation, manifest.task, config, progress=progress),
         keep=lambda path: save(net, path),
         budget=limit_forgetting(config, prepared, net, retention, history, folder),
     )
     seconds = fit(trainer, watch, folder)
+    signs = too_high(history.lines, "sft")
+    if signs:
+        progress.note(f"the learning rate may be too high: {'; '.join(signs)}. Try a half or a third of train.sft.learning_rate.")
     if watch.best is None:
         if watch.budget and not [line["general_within"] for line in history.lines if "general_within" in line][-1]:
             raise TrainError(
@@ -151,6 +154,7 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
         "tokens_per_second": watch.speed(seconds),
         "best": watch.best._asdict() if watch.best else None,
         "stopped": watch.stopped,
+        "learning_rate_too_high": signs,
         "memory": {**room.record(), **memory.peak(trainer)},
         "train_seconds": round(seconds, 1),
         "seconds": round(time.monotonic() - started, 1),
@@ -280,10 +284,16 @@ def scorer(
     task: TaskSpec,
     config: TrainConfig,
     seen: Callable[[Sequence[str]], None] | None = None,
+    progress: Progress | None = None,
 ) -> Any:
     """Return a function that measures the task's metric of `net` on `rows`, or None when there are none; `seen` is shown the answers."""
     if not rows:
         return None
+    fits = [config.evaluation.batch_size]
+
+    def halved(size: int) -> None:
+        fits.append(size)
+        (progress or Silent()).note(evaluate.smaller_batches(size))
 
     def score() -> Measure:
         net.eval()
@@ -294,8 +304,9 @@ def scorer(
                 list(rows),
                 task,
                 max_new_tokens=config.evaluation.max_new_tokens,
-                batch_size=config.evaluation.batch_size,
+                batch_size=fits[-1],
                 seen=seen,
+                halved=halved,
             )
         finally:
             net.train()

@@ -145,7 +145,7 @@ def test_every_default_option_is_one_of_trl() -> None:
 
 
 def measure(value: float) -> Measure:
-    return Measure("macro_f1", value, value, value, 10)
+    return Measure("macro_f1", value, value, value, 300)
 
 
 def watched(tmp_path: Path, last: float, best: float, stopped: str | None = None) -> Watch:
@@ -167,6 +167,13 @@ def watched(tmp_path: Path, last: float, best: float, stopped: str | None = None
 )
 def test_what_is_kept(tmp_path: Path, start: float, last: float, best: float, stopped: str | None, kept: str) -> None:
     assert choose(measure(start), watched(tmp_path, last, best, stopped))[0] == kept
+
+
+def test_a_fall_on_few_rows_says_less(tmp_path: Path) -> None:
+    watch = watched(tmp_path, 0.74, 0.74)
+    assert choose(measure(0.80), watch)[0] == "sft"
+    watch.last = measure(0.74)._replace(n=60)
+    assert choose(measure(0.80), watch)[0] == "last"
 
 
 def test_without_validation_rows_only_collapse_counts(tmp_path: Path) -> None:
