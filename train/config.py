@@ -155,6 +155,7 @@ class TrainConfig(Section):
     sft: dict[str, Any] = Field(default_factory=dict)
     dpo: dict[str, Any] | None = Field(default_factory=dict)
     kto: dict[str, Any] | None = Field(default_factory=dict)
+    weighting: Literal["label", "topic"] | None = None
     general: General | None = None
     evaluation: Evaluation = Evaluation()
 

@@ -22,6 +22,7 @@ from train.errors import DataError
 from train.metrics import TaskSpec
 
 FORMAT = 1
+GENERAL_ID = "general/"  # what ids of general rows begin with
 JUDGED = "unpaired/train.parquet"
 # Rejected answers that KTO needs at least: fewer are single cases, which their weight would blow up.
 LEAST_JUDGED = 20
@@ -259,7 +260,7 @@ def read_general(path: Path) -> list[Row]:
             if not isinstance(completion, str):
                 completion = completion[0]["content"]
             row = Row(
-                id=f"general/{record.get('id', f'{number:06d}')}",
+                id=f"{GENERAL_ID}{record.get('id', f'{number:06d}')}",
                 prompt=_messages(record["prompt"], path, number),
                 completion=completion,
                 label=None,
@@ -278,6 +279,25 @@ def mix(domain: list[Row], general: list[Row], share: float, seed: int) -> Mixtu
     wanted = min(round(len(domain) * share / (1 - share)), len(general))
     drawn = random.Random(seed).sample(sorted(general, key=_by_id), wanted)
     return Mixture(sorted([*domain, *drawn], key=_by_id), wanted)
+
+
+# A row weighs at most so many times the mean: a label of three rows would else decide each step that it is in.
+HEAVIEST = 10.0
+
+
+def weigh(classes: Mapping[str, str | None], tokens: Mapping[str, int]) -> dict[str, float]:
+    """Weights of rows by id, such that every class has the same part in the loss, as far as HEAVIEST allows.
+
+    `classes` are the rows' labels or topics, `tokens` how many of each row are in the loss. The mean over tokens is 1, so a step is as
+    large as it was. King and Zeng (2001) weigh rare events so; scikit-learn calls it "balanced".
+    """
+    sums: dict[str | None, int] = {}
+    for row, name in classes.items():
+        sums[name] = sums.get(name, 0) + tokens[row]
+    total = sum(sums.values())
+    weights = {row: min(HEAVIEST, total / len(sums) / sums[name]) for row, name in classes.items()}
+    mean = sum(weights[row] * tokens[row] for row in classes) / total
+    return {row: weight / mean for row, weight in weights.items()}
 
 
 def take(rows: list[Row], count: int, seed: int) -> list[Row]:

@@ -227,7 +227,7 @@ def too_high(lines: Sequence[Mapping[str, Any]], stage: str) -> list[str]:
     """The signs in a stage's history that its learning rate is too high, in words; none where all is well.
 
     The loss falls while the task's metric falls by more than its interval from its best point, or never rises above the interval of its
-    first; or general ability leaves its budget.
+    first; or general ability is outside its budget at the end.
     """
     own = [line for line in lines if line["stage"] == stage and line["step"]]
     points = [line for line in own if "value" in line]
@@ -245,9 +245,9 @@ def too_high(lines: Sequence[Mapping[str, Any]], stage: str) -> list[str]:
                 f"the loss fell by {100 * fell:.0f} % after step {first['step']}, but {last['metric']} did not clearly rise above "
                 f"{first['value']:.3f}"
             )
-    over = [line for line in own if line.get("general_within") is False]
-    if over:
-        found.append(f"general ability left its budget at step {over[0]['step']}")
+    general = [line for line in own if "general_within" in line]
+    if general and not general[-1]["general_within"]:  # where a stronger hold brought it back, the rate was not too high for it
+        found.append(f"general ability was outside its budget at the end ({general[-1]['general']:.3f})")
     return found
 
 

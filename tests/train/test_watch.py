@@ -38,7 +38,8 @@ def test_a_falling_loss_with_a_metric_that_does_not_follow_is_named(
     assert (said is None and found == []) or (said is not None and said in found[0])
 
 
-def test_general_ability_that_left_its_budget_is_named() -> None:
+def test_general_ability_that_stays_outside_its_budget_is_named() -> None:
     lines = [*history((0.4, 0.6, 0.7), (2, 1, 0.5)), {"stage": "sft", "step": 20, "tokens": 1, "general": 0.2, "general_within": False}]
-    assert too_high(lines, "sft") == ["general ability left its budget at step 20"]
+    assert too_high(lines, "sft") == ["general ability was outside its budget at the end (0.200)"]
+    assert too_high([*lines, {**lines[-1], "step": 30, "general_within": True}], "sft") == [], "a stronger hold brought it back"
     assert too_high(lines, "dpo") == []
