@@ -1,11 +1,14 @@
 """The guard of preference training: does it stop a learning rate that is 50 times too high, and leave an ordinary one alone?
 
-    python benchmarks/guard.py [RUN] [ORDINARY] [TOO_HIGH]        some 25 CPU minutes with 20 and 20 seeds
+    python benchmarks/guard.py [RUN] [ORDINARY] [TOO_HIGH]        some 10 CPU minutes with 20 and 10 seeds
 
-DPO is done again from the SFT result of a finished run (runs/latest, as `make train` leaves it), on the same pairs and by the same code,
-each time with another seed: its order of pairs, its validation rows. Nothing of the run is changed.
+DPO is done again from the SFT result of a finished run (runs/latest, as `make train` leaves it), by the same code, each time with
+another seed: its part of the pairs, their order, its validation rows. Nothing of the run is changed.
 """
 
+import hashlib
+import json
+import random
 import shutil
 import sys
 import tempfile
@@ -14,6 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from results_file import Result, machine, publish
 from scipy.stats import binomtest
 
@@ -25,9 +29,24 @@ from train.run import config_of
 from train.watch import Silent
 
 RUN = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("runs/latest")
-ORDINARY, TOO_HIGH = (int(sys.argv[i]) if len(sys.argv) > i else 20 for i in (2, 3))
+ORDINARY, TOO_HIGH = (int(sys.argv[i]) if len(sys.argv) > i else seeds for i, seeds in ((2, 20), (3, 10)))
 TIMES = 50
-VALIDATION = 120
+PAIRS, VALIDATION = 240, 60
+
+
+def some_pairs(manifest: Manifest, seed: int, place: Path) -> Manifest:
+    """The export with PAIRS of its pairs, drawn by the seed."""
+    name = "preference/train.parquet"
+    table = pq.read_table(manifest.path(name))
+    place.mkdir(parents=True)
+    for other in manifest.files:
+        (place / other).parent.mkdir(exist_ok=True)
+        shutil.copy(manifest.directory / other, place / other)
+    drawn = sorted(random.Random(seed).sample(range(len(table)), min(PAIRS, len(table))))
+    pq.write_table(table.take(drawn), place / name)
+    files = {**manifest.raw["files"], name: {"rows": len(drawn), "sha256": hashlib.sha256((place / name).read_bytes()).hexdigest()}}
+    (place / "manifest.json").write_text(json.dumps({**manifest.raw, "files": files}))
+    return Manifest.read(place)
 
 
 def once(config: TrainConfig, manifest: Manifest, times: float, seed: int, place: Path) -> dict[str, Any]:
@@ -42,7 +61,7 @@ def once(config: TrainConfig, manifest: Manifest, times: float, seed: int, place
     )
     run_dir = place / f"{times}-{seed}"
     shutil.copytree(RUN / "sft", run_dir / "sft")
-    record = train_dpo(config, manifest, run_dir, progress=Silent())
+    record = train_dpo(config, some_pairs(manifest, seed, run_dir / "data"), run_dir, progress=Silent())
     weights = [(run_dir / stage / "adapter_model.safetensors").read_bytes() for stage in ("sft", "dpo")]
     record["restored"] = weights[0] == weights[1] if record["kept"] == "sft" else record["kept"] == "best"
     shutil.rmtree(run_dir)
@@ -64,7 +83,7 @@ def main() -> None:
         ordinary = [once(config, manifest, 1, seed, Path(folder)) for seed in range(ORDINARY)]
         wild = [once(config, manifest, TIMES, seed, Path(folder)) for seed in range(TOO_HIGH)]
     rate = config.dpo_options["learning_rate"]
-    where = f"demo student, {manifest.count('preference/train.parquet')} pairs, {VALIDATION} validation rows; {machine()}"
+    where = f"demo student, {PAIRS} pairs and {VALIDATION} validation rows by the seed; {machine()}"
     stopped = [r for r in wild if r["guard"] and "stopped" in r["guard"]]
     restored = sum(r["restored"] for r in stopped)
     kinds = Counter(r["guard"].split(" (")[0].translate(str.maketrans("", "", "0123456789.-")) for r in stopped)

@@ -32,7 +32,7 @@ FLOORS = {
             "svg",
         },
         {"compare", "generate", "curate", "export", "report", "coverage", "report_page", "card"},
-        {"forecast", "progress", "batch", "ray_engine", "embed", "failures", "quota"},
+        {"forecast", "progress", "batch", "ray_engine", "embed", "failures", "quota", "imported"},
         {"cli"},
         {"__main__"},
     ],
