@@ -9,6 +9,7 @@ another seed: its part of the pairs, their order, its validation rows. Nothing o
 import hashlib
 import json
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -31,7 +32,7 @@ from train.watch import Silent
 RUN = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("runs/latest")
 ORDINARY, TOO_HIGH = (int(sys.argv[i]) if len(sys.argv) > i else seeds for i, seeds in ((2, 20), (3, 10)))
 TIMES = 50
-PAIRS, VALIDATION = 240, 60
+PAIRS, VALIDATION = 160, 40
 
 
 def some_pairs(manifest: Manifest, seed: int, place: Path) -> Manifest:
@@ -74,39 +75,41 @@ def exact(count: int, total: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
+def summary(config: TrainConfig, ordinary: list[dict[str, Any]], wild: list[dict[str, Any]], minutes: float) -> list[Result]:
+    rate = config.dpo_options["learning_rate"]
+    where = f"demo student, {PAIRS} pairs and {VALIDATION} validation rows by the seed; {minutes:.0f} CPU minutes in all; {machine()}"
+    stopped = [r for r in wild if r["guard"] and "stopped" in r["guard"]]
+    restored = sum(r["restored"] for r in stopped)
+    kinds = Counter(" ".join(re.sub(r"[\d.-]+", "", r["guard"].split(" (")[0]).split()) for r in stopped)
+    said = "; ".join(f"{n} x {kind}" for kind, n in kinds.most_common())
+    steps = [r["steps"] for r in stopped] or [0]
+    after = f"stopped after {min(steps)} to {max(steps)} of {ordinary[0]['steps']} steps: {said}"
+    alarms = sum(bool(r["guard"] and "stopped" in r["guard"]) for r in ordinary)
+    undone = sum(r["kept"] != "last" for r in ordinary)
+    n, m = len(ordinary), len(wild)
+    return [
+        Result(
+            f"DPO at {TIMES} x {rate:g}: stopped and restored", restored / m, "share", *exact(restored, m), f"{m} seeds; {after}; {where}"
+        ),
+        Result(f"DPO at {rate:g}: false alarms", alarms / n, "share", *exact(alarms, n), f"{n} seeds; {where}"),
+        Result(f"DPO at {rate:g}: undone for the task's metric", undone / n, "share", *exact(undone, n), f"{n} seeds; {where}"),
+    ]
+
+
 def main() -> None:
     quiet()
     config = config_of(RUN)
     manifest = Manifest.read(config.data)
     begin = time.process_time()
+    ordinary: list[dict[str, Any]] = []
+    wild: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        ordinary = [once(config, manifest, 1, seed, Path(folder)) for seed in range(ORDINARY)]
-        wild = [once(config, manifest, TIMES, seed, Path(folder)) for seed in range(TOO_HIGH)]
-    rate = config.dpo_options["learning_rate"]
-    where = f"demo student, {PAIRS} pairs and {VALIDATION} validation rows by the seed; {machine()}"
-    stopped = [r for r in wild if r["guard"] and "stopped" in r["guard"]]
-    restored = sum(r["restored"] for r in stopped)
-    kinds = Counter(r["guard"].split(" (")[0].translate(str.maketrans("", "", "0123456789.-")) for r in stopped)
-    steps = sorted(r["steps"] for r in stopped)
-    said = "; ".join(f"{n} x {' '.join(kind.split())}" for kind, n in kinds.most_common())
-    alarms = sum(bool(r["guard"] and "stopped" in r["guard"]) for r in ordinary)
-    undone = sum(r["kept"] != "last" for r in ordinary)
-    minutes = (time.process_time() - begin) / 60
-    publish(
-        "guard",
-        [
-            Result(
-                f"DPO at {TIMES} x {rate:g}: stopped and restored", restored / TOO_HIGH, "share", *exact(restored, TOO_HIGH),
-                f"{TOO_HIGH} seeds; stopped after {steps[0] if steps else 0} to {steps[-1] if steps else 0} of "
-                f"{ordinary[0]['steps']} steps: {said}; {where}; {minutes:.0f} CPU minutes in all",
-            ),
-            Result(f"DPO at {rate:g}: false alarms", alarms / ORDINARY, "share", *exact(alarms, ORDINARY), f"{ORDINARY} seeds; {where}"),
-            Result(
-                f"DPO at {rate:g}: undone because the task's metric fell", undone / ORDINARY, "share", *exact(undone, ORDINARY),
-                f"{ORDINARY} seeds; {where}",
-            ),
-        ],
-    )  # fmt: skip
+        for seed in range(max(ORDINARY, TOO_HIGH)):
+            if seed < TOO_HIGH:
+                wild.append(once(config, manifest, TIMES, seed, Path(folder)))
+            if seed < ORDINARY:
+                ordinary.append(once(config, manifest, 1, seed, Path(folder)))
+            publish("guard", summary(config, ordinary, wild, (time.process_time() - begin) / 60))
 
 
 if __name__ == "__main__":

@@ -52,11 +52,12 @@ def _kinds(manifest: Manifest) -> list[str]:
 def _metadata(manifest: Manifest, task: Task) -> list[str]:
     """YAML, with every free text as JSON, which YAML contains."""
     simulated = any(teacher.get("simulated") for teacher in manifest["teachers"])
-    tags = ["synthetic", "distillation", *(["simulated-teacher"] if simulated else [])]
+    tags = ["imported"] if _imported(manifest) else ["synthetic", "distillation", *(["simulated-teacher"] if simulated else [])]
     lines = ["---", f"pretty_name: {json.dumps(manifest['name'])}", f"language: [{json.dumps(task.language)}]"]
     lines += ["license: other", "license_name: terms-of-the-teachers", f"task_categories: [{_CATEGORIES[task.type]}]"]
     lines += [f"tags: {json.dumps(tags)}", f"size_categories: [{_size(manifest['data']['accepted'])}]"]
-    lines += ["annotations_creators: [machine-generated]", "language_creators: [machine-generated]", "source_datasets: [original]"]
+    made = "machine-generated" if not _imported(manifest) else "other"  # whoever wrote the owner's rows
+    lines += [f"annotations_creators: [{made}]", f"language_creators: [{made}]", "source_datasets: [original]"]
     lines += ["configs:"]
     for number, kind in enumerate(_kinds(manifest)):
         lines += [f"- config_name: {kind}", *(["  default: true"] if not number else []), "  data_files:"]
@@ -66,6 +67,11 @@ def _metadata(manifest: Manifest, task: Task) -> list[str]:
             if manifest["files"].get(f"{kind}/{part}.parquet", _NONE)["rows"]
         ]
     return [*lines, "---", ""]
+
+
+def _imported(manifest: Manifest) -> str:
+    """The files that the rows were imported from, in words; empty where they were made by a recipe."""
+    return ", ".join(f"`{_words(source['file'])}`" for source in manifest["recipe"].get("imported", ()))
 
 
 def _size(rows: int) -> str:
@@ -79,15 +85,17 @@ def _size(rows: int) -> str:
 def _summary(manifest: Manifest, task: Task) -> list[str]:
     data = manifest["data"]
     lines = [f"# {_words(manifest['name'])}", ""]
-    lines += [
-        f"Synthetic training data made by Retort from the taxonomy `{manifest['taxonomy'].get('name', '')}`: {data['accepted']:,} rows"
-    ]
-    lines[-1] += f" were accepted of {data['examples']:,} that were made. Created {manifest['created']}."
+    if files := _imported(manifest):
+        lines += [f"Rows of the owner's own, imported from {files}: {data['accepted']:,} of {data['examples']:,}."]
+    else:
+        lines += [f"Synthetic training data made by Retort from the taxonomy `{manifest['taxonomy'].get('name', '')}`: "]
+        lines[-1] += f"{data['accepted']:,} rows were accepted of {data['examples']:,} that were made."
+    lines[-1] += f" Created {manifest['created']}."
     if any(teacher.get("simulated") for teacher in manifest["teachers"]):
         lines += ["", "**The teacher was simulated**: a procedural program of the project, no language model, wrote these rows. They show"]
         lines += ["that the pipeline works; they are not a sample of what people write."]
-    lines += ["", f"Task: {task.type.replace('_', ' ')}. Each input is {_words(task.input)}. The student's system message:", ""]
-    return [*lines, f"> {_words(task.system)}"]
+    lines += ["", f"Task: {task.type.replace('_', ' ')}. Each input is {_words(task.input)}."]
+    return [*lines[:-1], f"{lines[-1]} The student's system message:", "", f"> {_words(task.system)}"] if task.system else lines
 
 
 def _loading(manifest: Manifest) -> list[str]:

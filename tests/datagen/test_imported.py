@@ -168,5 +168,8 @@ def test_the_command_says_what_it_made_and_what_comes_next(write, tmp_path, caps
     assert "40 rows read" in said
     assert "Checked against no evaluation set" in said
     assert "python -m train run --data" in said
+    card = (tmp_path / "made/README.md").read_text()
+    assert "imported from `mine.jsonl`" in card
+    assert "ynthetic" not in card.partition("## How to load")[0]
     app(["import", str(path), "--out", str(tmp_path / "made"), "--terms", "ours", "--json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out)["rows"] == 40
