@@ -43,7 +43,7 @@ FLOORS = {
         {"slices"},
         {"template"},
         {"model", "proof", "memory"},
-        {"cpu", "evaluate", "merge", "retain", "watch", "report"},
+        {"cpu", "evaluate", "similarity", "merge", "retain", "watch", "report"},
         {"sft", "preference", "dpo", "kto"},
         {"run"},
         {"predict", "curve"},

@@ -128,6 +128,7 @@ class Evaluation(Section):
     """How much is generated to choose a checkpoint (validation) and for the final table (test).
 
     `few_shot` training examples are put into the prompt of the untuned base, which is the rival that costs no training; 0 leaves it out.
+    `embedding` names a model, by folder or hub id, whose embeddings say how near a text is to its reference; it then picks the checkpoint.
     `usd_per_hour` is what the machine costs that would serve the student: from it follows what 1,000 requests cost.
     """
 
@@ -138,6 +139,7 @@ class Evaluation(Section):
     batch_size: int = Field(default=32, ge=1)
     few_shot: int = Field(default=3, ge=0)
     usd_per_hour: float | None = Field(default=None, ge=0)
+    embedding: str | None = None
 
 
 class TrainConfig(Section):

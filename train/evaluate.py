@@ -45,6 +45,7 @@ from train.metrics import (
     score,
 )
 from train.model import Student, device, has_plain_cache, load_student, load_with_adapters, stop_ids
+from train.similarity import Similarity
 from train.slices import slices
 from train.template import render
 from train.watch import Progress, Silent, write_json
@@ -320,17 +321,20 @@ def task_score(
     batch_size: int,
     seen: Callable[[Sequence[str]], None] | None = None,
     halved: Callable[[int], None] | None = None,
+    similar: Similarity | None = None,
 ) -> Measure:
     """The task's own metric on `rows` (metrics.primary_metric), or exact match where that does not apply. DataError without a score.
 
-    `seen` is shown the answers themselves, `halved` told a batch size that fits where the one given does not.
+    With `similar` texts are measured by it. `seen` is shown the answers themselves, `halved` told a batch size that fits where the one
+    given does not.
     """
     prompts = [row.prompt for row in rows]
     completions = generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, halved=halved)
     if seen is not None:
         seen(completions)
-    answers = read_answers(rows, completions, task)
-    for metric in (primary_metric(task), "exact_match"):
+    answers = read_answers(rows, completions, task, similar)
+    own = ["embedding_similarity"] if any(answer.similarity is not None for answer in answers) else []
+    for metric in (*own, primary_metric(task), "exact_match"):
         scores = score({"model": answers}, [metric]).measures["model"] if answers else []
         if scores:
             return scores[0]
@@ -342,12 +346,18 @@ def smaller_batches(size: int) -> str:
     return f"out of memory while answers were generated; they go in batches of {size} from here on. They stay the same."
 
 
-def read_answers(rows: Sequence[Row], completions: Sequence[str], task: TaskSpec) -> list[Answer]:
-    """Completions beside their rows, read for scoring."""
-    return [
+def read_answers(rows: Sequence[Row], completions: Sequence[str], task: TaskSpec, similar: Similarity | None = None) -> list[Answer]:
+    """Completions beside their rows, read for scoring, and measured by `similar` if there is one."""
+    answers = [
         read_answer(task, user_text(row.prompt), completion, row.completion, row.label)
         for row, completion in zip(rows, completions, strict=True)
     ]
+    return similar(answers) if similar else answers
+
+
+def similarity(config: TrainConfig) -> Similarity | None:
+    """What the recipe's model of embeddings measures, if it names one. Raises ModelError."""
+    return Similarity(config.evaluation.embedding) if config.evaluation.embedding else None
 
 
 def user_text(prompt: Sequence[Message]) -> str:
@@ -364,6 +374,7 @@ def evaluate_run(run_dir: Path, config: TrainConfig, manifest: Manifest, *, prog
     sets = run_sets(config, manifest)
     if not sets:
         raise DataError(f"{manifest.directory}: no test rows and no evaluation set. Export again with a test split.")
+    similar = similarity(config)
     completions: dict[str, dict[str, Sequence[Written]]] = {s.name: {} for s in sets}
     speeds: list[dict[str, Any]] = []
     fits = [config.evaluation.batch_size]
@@ -420,7 +431,8 @@ def evaluate_run(run_dir: Path, config: TrainConfig, manifest: Manifest, *, prog
         teacher=manifest.data.get("answering"),
         simulated=simulated,
     )
-    return write_evaluation(run_dir, sets, completions, seed=config.seed, extra={"speed": speeds, "cost": price})
+    extra = {"speed": speeds, "cost": price}
+    return write_evaluation(run_dir, sets, completions, seed=config.seed, extra=extra, similar=similar)
 
 
 def _speed(name: str, written: Sequence[Written], seconds: float, config: TrainConfig) -> dict[str, Any]:
@@ -494,6 +506,7 @@ def evaluate_model(
     """
     progress, config = progress or Silent(), config or TrainConfig()
     listed = [EvaluationRows(name, read_jsonl(path, task), task) for name, path in sorted(sets.items())]
+    similar = similarity(config)
     student = load_student(model_dir, config, quantize=False)
     completions: dict[str, dict[str, Sequence[Written]]] = {}
     for s in listed:
@@ -509,8 +522,8 @@ def evaluate_model(
             )
         }
     if out is not None:
-        return write_evaluation(out, listed, completions, seed=config.seed)
-    return _scored(listed, _read_all(listed, completions), seed=config.seed)[0]
+        return write_evaluation(out, listed, completions, seed=config.seed, similar=similar)
+    return _scored(listed, _read_all(listed, completions, similar), seed=config.seed)[0]
 
 
 def run_sets(config: TrainConfig, manifest: Manifest) -> list[EvaluationRows]:
@@ -591,12 +604,13 @@ def write_evaluation(
     *,
     seed: int = 0,
     extra: Mapping[str, Any] | None = None,
+    similar: Similarity | None = None,
 ) -> list[dict[str, Any]]:
     """Score completions (set -> model -> one per row) and write a run's evaluation files; returns the measures.
 
     `extra` goes into analysis.json as it is; its `cost` into the advice too.
     """
-    answers = _read_all(sets, completions)
+    answers = _read_all(sets, completions, similar)
     measures, comparisons = _scored(sets, answers, seed=seed)
     run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / "evaluation.json", measures)
@@ -633,10 +647,12 @@ def _written(answer: str | Written) -> Written:
 Answers = Mapping[str, Mapping[str, list[Answer]]]
 
 
-def _read_all(sets: Sequence[EvaluationRows], completions: Completions) -> Answers:
+def _read_all(sets: Sequence[EvaluationRows], completions: Completions, similar: Similarity | None = None) -> Answers:
     """All answers (set -> model -> one per row), read for scoring."""
     return {
-        s.name: {name: read_answers(s.rows, [_written(t).text for t in texts], s.task) for name, texts in completions[s.name].items()}
+        s.name: {
+            name: read_answers(s.rows, [_written(t).text for t in texts], s.task, similar) for name, texts in completions[s.name].items()
+        }
         for s in sets
     }
 

@@ -59,7 +59,7 @@ class Answer(NamedTuple):
     """A completion beside its reference. `parsed` and `expected` are None where the text is not one JSON object.
 
     Where an answer begins with its reasoning (`<think>`), `completion` and `reference` are what comes after it; `ended` says whether the
-    reasoning came to an end, and is None where nobody was to reason.
+    reasoning came to an end, and is None where nobody was to reason. `similarity` is that of embeddings, where they were asked for.
     """
 
     task: TaskSpec
@@ -72,6 +72,7 @@ class Answer(NamedTuple):
     label: str | None
     predicted: str | None
     ended: bool | None = None
+    similarity: float | None = None
 
 
 class Measure(NamedTuple):
@@ -382,6 +383,11 @@ def behaves_badly(answer: Answer) -> float | None:
     return max(applied) if applied else None
 
 
+def means_the_same(answer: Answer) -> float | None:
+    """Cosine of the embeddings of answer and reference, where the recipe names a model for them."""
+    return answer.similarity
+
+
 def never_ends(answer: Answer) -> float | None:
     """Reasoning was begun and not ended; applies where the answer or its reference reasons."""
     return None if answer.ended is None else float(not answer.ended)
@@ -477,6 +483,7 @@ METRICS: dict[str, Metric] = {
     "token_f1": Metric(_per_row(token_f1_of), _rate, "mean"),
     "rouge_l": Metric(_per_row(rouge_l_of), _rate, "mean"),
     "chrf": Metric(_per_row(chrf_of), _rate, "mean"),
+    "embedding_similarity": Metric(_per_row(means_the_same), _rate, "mean"),
     "invented_entity": _proportion(invents_entity),
     "asks_forbidden": _proportion(says_forbidden),
     "missed_abstention": _proportion(names_label_instead),
@@ -498,6 +505,7 @@ GLOSSARY: dict[str, Meaning] = {
     "token_f1": Meaning("Overlap of words between answer and reference, averaged over rows (SQuAD F1).", True),
     "rouge_l": Meaning("Longest common run of words in order, averaged over rows (ROUGE-L F1).", True),
     "chrf": Meaning("Overlap of runs of 1 to 6 characters, averaged over rows (chrF2).", True),
+    "embedding_similarity": Meaning("Nearness in meaning of answer and reference, by an embedding model, averaged over rows.", True),
     "invented_entity": Meaning("Share of answers with an entity that does not occur in the input.", False),
     "asks_forbidden": Meaning("Share of answers that ask for or repeat a forbidden word such as PIN.", False),
     "missed_abstention": Meaning("Share of inputs outside the scope that got a label, not a refusal.", False),

@@ -28,7 +28,18 @@ from train.errors import DataError
 from train.metrics import BAD_BEHAVIOURS, GLOSSARY, wilson
 
 MODELS = ("base", "few_shot", "teacher", "sft", "dpo", "kto", "merged")
-MAIN_METRICS = ("json_validity", "label_accuracy", "macro_f1", "entity_f1", "decision_match", "exact_match", "token_f1", "rouge_l", "chrf")
+MAIN_METRICS = (
+    "json_validity",
+    "label_accuracy",
+    "macro_f1",
+    "entity_f1",
+    "decision_match",
+    "exact_match",
+    "token_f1",
+    "rouge_l",
+    "chrf",
+    "embedding_similarity",
+)
 # Okabe and Ito's colours (2008), told apart with every common colour blindness; the shapes differ too.
 LOOK = {
     "base": ("#7f7f7f", "o"),

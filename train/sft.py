@@ -349,6 +349,7 @@ def scorer(
     if not rows:
         return None
     fits = [config.evaluation.batch_size]
+    similar = evaluate.similarity(config)
 
     def halved(size: int) -> None:
         fits.append(size)
@@ -366,6 +367,7 @@ def scorer(
                 batch_size=fits[-1],
                 seen=seen,
                 halved=halved,
+                similar=similar,
             )
         finally:
             net.train()

@@ -262,6 +262,8 @@ def test_every_metric_stays_between_0_and_1_and_inside_its_interval(name: str) -
         ["a b c", "a c", "d"] if task is TEXT else [dumps(reply(x, {"amount": y}, decision="wait")) for x in LABELS for y in ("£40", "£7")]
     )
     texts = ["<think>a</think>b", "<think>a"] if name == "endless_reasoning" else texts
+    if name == "embedding_similarity":
+        pytest.skip("measured by a model: test_similarity.py")
     answers = [read_answer(task, "£40", str(rng.choice(texts)), str(rng.choice(texts))) for _ in range(60)]
     (found,) = score({"x": answers}, [name]).measures["x"]
     assert 0 <= found.low <= found.value <= found.high <= 1
