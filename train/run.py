@@ -6,6 +6,7 @@ A run lives in runs/<UTC time>-<name>/, and runs/latest points at the last. run.
 there is not done again, so an interrupted run goes on where it was when the same command is given again.
 """
 
+import errno
 import hashlib
 import json
 import platform
@@ -14,6 +15,8 @@ from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from train.config import TrainConfig
 from train.dataset import Manifest, enough_judged
@@ -61,12 +64,26 @@ def run(
             if {path.name for path in run_dir.iterdir()} == {"run.json"}:
                 discard(run_dir, config.out, before)
             raise
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if not is_full(error):
+                raise
+            raise TrainError(
+                f"{run_dir}: the disk is full ({' '.join(str(error).split())[:200]}). Free some space and run again: stages that are done, "
+                f"and the last checkpoint of {stage}, are kept."
+            ) from error
         record["stages"][stage] = {**result, "done": True}
         write_json(run_dir / "run.json", record)
     if all(record["stages"].get(stage, {}).get("done") for stage in STAGES):
         record["status"] = "done"
         write_json(run_dir / "run.json", record)
     return run_dir
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a disk without space is behind an error; libraries say it in words of their own."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return True
+    return any(sign in str(error) for sign in ("No space left on device", "PytorchStreamWriter failed writing"))
 
 
 def perform(stage: str, config: TrainConfig, manifest: Manifest, run_dir: Path, progress: Progress) -> dict[str, Any]:

@@ -105,6 +105,25 @@ def test_a_learning_rate_that_ruins_likelihood_ends_in_the_sft_weights(manifest:
     assert record["kept"] in ("sft", "best")
 
 
+def test_a_loss_that_is_no_number_names_the_pairs_and_ends_in_the_sft_weights(
+    manifest: Manifest, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    class Broken(dpo.Trainer):
+        def _compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+            loss = super()._compute_loss(*args, **kwargs)
+            return loss * float("nan") if self.state.global_step == 1 else loss
+
+    config = make_config(dpo={**GENTLE, "per_device_train_batch_size": 2})
+    run_dir = tuned(manifest, config, tmp_path / "run")
+    original, dpo.Trainer = dpo.Trainer, Broken  # type: ignore[misc]
+    try:
+        record = train_dpo(config, manifest, run_dir, progress=Silent())
+    finally:
+        dpo.Trainer = original  # type: ignore[misc]
+    assert "the loss is nan at step 2, with the rows " in record["guard"]
+    assert (record["kept"], record["steps"]) == ("sft", 1)
+
+
 def test_the_whole_model_can_be_optimized(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(method="full")
     run_dir = tuned(manifest, config, tmp_path / "run")
