@@ -40,6 +40,7 @@ from train.metrics import (
     TaskSpec,
     apart,
     failed_metrics,
+    number_right,
     primary_metric,
     read_answer,
     score,
@@ -334,6 +335,8 @@ def task_score(
         seen(completions)
     answers = read_answers(rows, completions, task, similar)
     own = ["embedding_similarity"] if any(answer.similarity is not None for answer in answers) else []
+    if answers and all(number_right(answer) is not None for answer in answers):
+        own.insert(0, "numeric_match")  # "42" and "It is 42." are the same answer, and no overlap of words says so
     for metric in (*own, primary_metric(task), "exact_match"):
         scores = score({"model": answers}, [metric]).measures["model"] if answers else []
         if scores:

@@ -12,6 +12,7 @@ To add a metric: a function, one line in METRICS, one in GLOSSARY.
 """
 
 import json
+import math
 import re
 import string
 import unicodedata
@@ -383,6 +384,25 @@ def behaves_badly(answer: Answer) -> float | None:
     return max(applied) if applied else None
 
 
+_NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\d,]*\d)")
+_FEW_WORDS = 3
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(found.replace(",", "")) for found in _NUMBER.findall(text)]
+
+
+def number_right(answer: Answer) -> float | None:
+    """The last number of the answer is the reference's, to nine digits; applies where a reference is a number, alone or with its unit."""
+    task = answer.task
+    if answer.reference is None or task.output != "text" or task.labels or len(answer.reference.split()) > _FEW_WORDS:
+        return None
+    wanted, said = _numbers(answer.reference), _numbers(answer.completion)
+    if len(wanted) != 1:
+        return None
+    return float(bool(said) and math.isclose(said[-1], wanted[0], rel_tol=1e-9, abs_tol=1e-12))
+
+
 def means_the_same(answer: Answer) -> float | None:
     """Cosine of the embeddings of answer and reference, where the recipe names a model for them."""
     return answer.similarity
@@ -483,6 +503,7 @@ METRICS: dict[str, Metric] = {
     "token_f1": Metric(_per_row(token_f1_of), _rate, "mean"),
     "rouge_l": Metric(_per_row(rouge_l_of), _rate, "mean"),
     "chrf": Metric(_per_row(chrf_of), _rate, "mean"),
+    "numeric_match": _proportion(number_right),
     "embedding_similarity": Metric(_per_row(means_the_same), _rate, "mean"),
     "invented_entity": _proportion(invents_entity),
     "asks_forbidden": _proportion(says_forbidden),
@@ -505,6 +526,7 @@ GLOSSARY: dict[str, Meaning] = {
     "token_f1": Meaning("Overlap of words between answer and reference, averaged over rows (SQuAD F1).", True),
     "rouge_l": Meaning("Longest common run of words in order, averaged over rows (ROUGE-L F1).", True),
     "chrf": Meaning("Overlap of runs of 1 to 6 characters, averaged over rows (chrF2).", True),
+    "numeric_match": Meaning("Share of answers whose last number is the wanted one, where a number is wanted.", True),
     "embedding_similarity": Meaning("Nearness in meaning of answer and reference, by an embedding model, averaged over rows.", True),
     "invented_entity": Meaning("Share of answers with an entity that does not occur in the input.", False),
     "asks_forbidden": Meaning("Share of answers that ask for or repeat a forbidden word such as PIN.", False),

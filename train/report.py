@@ -38,6 +38,7 @@ MAIN_METRICS = (
     "token_f1",
     "rouge_l",
     "chrf",
+    "numeric_match",
     "embedding_similarity",
 )
 # Okabe and Ito's colours (2008), told apart with every common colour blindness; the shapes differ too.
