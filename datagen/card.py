@@ -27,6 +27,9 @@ _MEASURES = {
     "compression": "compression ratio (lower is more diverse)", "entropy": "normalised entropy of word bigrams",
 }  # fmt: skip
 
+_TRAINERS = {"sft": "SFTTrainer", "preference": "DPOTrainer", "unpaired": "KTOTrainer"}
+_NONE = {"rows": 0}
+
 Manifest = Mapping[str, Any]
 
 
@@ -41,24 +44,34 @@ def card(manifest: Manifest, task: Task, sample: Mapping[str, Any] | None = None
 
 
 def _kinds(manifest: Manifest) -> list[str]:
-    return [kind for kind in ("sft", "preference") if manifest["files"][f"{kind}.jsonl"]["rows"]]
+    """The kinds of row that the export has: SFT always, pairs and judged answers where there are some."""
+    files = manifest["files"]
+    return [kind for kind in _TRAINERS if any(files.get(f"{kind}/{part}.parquet", _NONE)["rows"] for part in _SPLITS)]
 
 
 def _metadata(manifest: Manifest, task: Task) -> list[str]:
     """YAML, with every free text as JSON, which YAML contains."""
     simulated = any(teacher.get("simulated") for teacher in manifest["teachers"])
-    tags = ["synthetic", "distillation", *(["simulated-teacher"] if simulated else [])]
+    tags = ["imported"] if _imported(manifest) else ["synthetic", "distillation", *(["simulated-teacher"] if simulated else [])]
     lines = ["---", f"pretty_name: {json.dumps(manifest['name'])}", f"language: [{json.dumps(task.language)}]"]
     lines += ["license: other", "license_name: terms-of-the-teachers", f"task_categories: [{_CATEGORIES[task.type]}]"]
     lines += [f"tags: {json.dumps(tags)}", f"size_categories: [{_size(manifest['data']['accepted'])}]"]
-    lines += ["annotations_creators: [machine-generated]", "language_creators: [machine-generated]", "source_datasets: [original]"]
+    made = "machine-generated" if not _imported(manifest) else "other"  # whoever wrote the owner's rows
+    lines += [f"annotations_creators: [{made}]", f"language_creators: [{made}]", "source_datasets: [original]"]
     lines += ["configs:"]
     for number, kind in enumerate(_kinds(manifest)):
         lines += [f"- config_name: {kind}", *(["  default: true"] if not number else []), "  data_files:"]
         lines += [
-            f"  - {{split: {part}, path: {kind}/{part}.parquet}}" for part in _SPLITS if manifest["files"][f"{kind}/{part}.parquet"]["rows"]
+            f"  - {{split: {part}, path: {kind}/{part}.parquet}}"
+            for part in _SPLITS
+            if manifest["files"].get(f"{kind}/{part}.parquet", _NONE)["rows"]
         ]
     return [*lines, "---", ""]
+
+
+def _imported(manifest: Manifest) -> str:
+    """The files that the rows were imported from, in words; empty where they were made by a recipe."""
+    return ", ".join(f"`{_words(source['file'])}`" for source in manifest["recipe"].get("imported", ()))
 
 
 def _size(rows: int) -> str:
@@ -72,15 +85,17 @@ def _size(rows: int) -> str:
 def _summary(manifest: Manifest, task: Task) -> list[str]:
     data = manifest["data"]
     lines = [f"# {_words(manifest['name'])}", ""]
-    lines += [
-        f"Synthetic training data made by Retort from the taxonomy `{manifest['taxonomy'].get('name', '')}`: {data['accepted']:,} rows"
-    ]
-    lines[-1] += f" were accepted of {data['examples']:,} that were made. Created {manifest['created']}."
+    if files := _imported(manifest):
+        lines += [f"Rows of the owner's own, imported from {files}: {data['accepted']:,} of {data['examples']:,}."]
+    else:
+        lines += [f"Synthetic training data made by Retort from the taxonomy `{manifest['taxonomy'].get('name', '')}`: "]
+        lines[-1] += f"{data['accepted']:,} rows were accepted of {data['examples']:,} that were made."
+    lines[-1] += f" Created {manifest['created']}."
     if any(teacher.get("simulated") for teacher in manifest["teachers"]):
         lines += ["", "**The teacher was simulated**: a procedural program of the project, no language model, wrote these rows. They show"]
         lines += ["that the pipeline works; they are not a sample of what people write."]
-    lines += ["", f"Task: {task.type.replace('_', ' ')}. Each input is {_words(task.input)}. The student's system message:", ""]
-    return [*lines, f"> {_words(task.system)}"]
+    lines += ["", f"Task: {task.type.replace('_', ' ')}. Each input is {_words(task.input)}."]
+    return [*lines[:-1], f"{lines[-1]} The student's system message:", "", f"> {_words(task.system)}"] if task.system else lines
 
 
 def _loading(manifest: Manifest) -> list[str]:
@@ -89,7 +104,7 @@ def _loading(manifest: Manifest) -> list[str]:
     lines += [
         "```",
         "",
-        "Columns are TRL's: `SFTTrainer` takes `sft`" + (", `DPOTrainer` takes `preference`" if len(_kinds(manifest)) > 1 else ""),
+        "Columns are TRL's: " + ", ".join(f"`{_TRAINERS[kind]}` takes `{kind}`" for kind in _kinds(manifest)),
     ]
     lines[-1] += ". The same rows are in `sft.jsonl`, `preference.jsonl` and `sharegpt.jsonl`."
     return [*lines, "`evaluation/` holds external exams, never to be trained on. `manifest.json` has the hash of every file."]
@@ -97,7 +112,8 @@ def _loading(manifest: Manifest) -> list[str]:
 
 def _rows(manifest: Manifest) -> list[str]:
     files, splits = manifest["files"], manifest["data"]["splits"]
-    counts = [(kind, *(f"{files[f'{kind}/{part}.parquet']['rows']:,}" for part in _SPLITS)) for kind in ("sft", "preference")]
+    kinds = [kind for kind in _TRAINERS if f"{kind}/train.parquet" in files]
+    counts = [(kind, *(f"{files.get(f'{kind}/{part}.parquet', _NONE)['rows']:,}" for part in _SPLITS)) for kind in kinds]
     lines = ["", "## Rows", "", *_table(("", *_SPLITS), counts)]
     lines += ["", "Near-duplicates share a `group_id`, and a group lies in one split."]
     if "grounding.jsonl" in files:
@@ -121,6 +137,8 @@ def _columns(manifest: Manifest, sample: Mapping[str, Any] | None) -> list[str]:
         ("`prompt`", "messages: the system message and the user's input"),
         ("`completion`", "`sft`: the assistant's message" + reasoning.get(manifest["reasoning"], "")),
         ("`chosen`, `rejected`", "`preference`: the better and the worse answer to one prompt"),
+        *([("`label`, `reason`", "`unpaired`: whether the completion was accepted; if not, what a person, a judge or known truth said")]
+          if "unpaired" in _kinds(manifest) else []),
         ("`id`, `group_id`", "the row's content hash; the group of near-duplicates that it is in"),
         ("`topic`, `generator`, `kind`", "the taxonomy's leaf, who made it, and for adversarial inputs how"),
         ("`dimensions`", "what was drawn for the row, as JSON"),

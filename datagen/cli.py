@@ -750,6 +750,35 @@ def export(
     out.print("Next: make review N=20 (look at a sample), make sql (ask the store), make train (tune the student).")
 
 
+@app.command("import")
+def import_files(
+    files: list[Path] = typer.Argument(..., help="JSON lines: prompt and completion, messages, instruction-input-output, pairs, verdicts."),
+    out_dir: Path = typer.Option(..., "--out", help="The data set's folder, as `python -m train run --data` reads it."),
+    system: str | None = typer.Option(None, "--system", help="The student's system message, for rows that have none."),
+    kind: str = typer.Option("generation", "--type", help="classification, extraction, question_answering, generation or conversation."),
+    label_field: str | None = typer.Option(None, "--label-field", help="The field of a JSON answer that holds its label."),
+    schema: Path | None = typer.Option(None, "--schema", help="The JSON schema of the answers."),
+    exams: list[str] | None = typer.Option(None, "--exam", help="NAME=FILE.jsonl: what the student is measured on, kept out of the data."),
+    terms: str | None = typer.Option(None, "--terms", help="Why these rows may train a model; kept in the manifest and on the card."),
+    seed: int = typer.Option(0, "--seed", help="Draws the splits."),
+    as_json: bool = JsonOption,
+) -> None:  # fmt: skip
+    """Make a data set of rows of your own: split by group, checked against evaluation sets, with a manifest to train on."""
+    from datagen.imported import exam_of, import_rows, read_rows, task_of, told
+
+    rows = read_rows(files, system=system, label_field=label_field)
+    task = task_of(rows, kind, schema=schema, label_field=label_field)
+    report = import_rows(
+        rows, out_dir, name=out_dir.name, task=task, exams=[exam_of(said) for said in exams or ()], decision=_decision(terms),
+        sources=files, created=datetime.now(UTC).isoformat(timespec="seconds"), seed=seed,
+    )  # fmt: skip
+    if as_json:
+        _print_json({"manifest": report.manifest, "rows": report.rows, "left_out": report.left_out})
+        return
+    for line in told(report, out_dir):
+        out.print(line, highlight=False)
+
+
 @app.command()
 def compare(
     first: Path = typer.Argument(..., help="One system's answers: JSON lines of id, input, answer, as runs/<id>/answers/ holds them."),

@@ -22,6 +22,10 @@ from datagen.store import Store
 
 FORMAT = 1
 SPLITS = ("train", "validation", "test")
+_JUDGED = (
+    "unpaired WHERE (label OR id IN (SELECT example_id FROM verdicts WHERE decided_by = 'filter:decontaminate' AND keep AND reason = ?))"
+)
+JUDGED_SPLITS = ("train", "validation")  # of accepted and rejected answers: test rows are answered, not learned
 Reasoning = Literal["none", "think", "plain"]
 
 # The assistant's message with its reasoning, by the recipe's `export.reasoning`. Rows without reasoning are the answer alone.
@@ -83,6 +87,16 @@ def export(
         for part in SPLITS:
             write(f"{kind}/{part}.parquet", f"SELECT * EXCLUDE (split) FROM ({select}) WHERE split = ? ORDER BY id", [part])
         write(f"{kind}.jsonl", f"SELECT * FROM ({select}) ORDER BY id")
+    verdicts = _unpaired(store, checked_against(exams))
+    if verdicts["rejected"]:
+        _make(out_dir / "unpaired")
+        for part in JUDGED_SPLITS:
+            write(
+                f"unpaired/{part}.parquet",
+                f"SELECT prompt, [{{'role': 'assistant', 'content': {_CONTENT[reasoning]}}}] AS completion, label, reason, id, group_id, "
+                f"topic, generator, kind, dimensions FROM {_JUDGED} AND split = ? ORDER BY id",
+                [checked_against(exams), part],
+            )
     write("sharegpt.jsonl", f"SELECT {_SHAREGPT}, id, split FROM ({sft}) ORDER BY id")
     if store.query("SELECT count(*) AS n FROM grounding")[0]["n"]:
         write("grounding.jsonl", "SELECT * FROM grounding ORDER BY id")
@@ -107,7 +121,7 @@ def export(
         "files": files,
         "teachers": [dict(teacher) for teacher in teachers],
         "decontamination": {"passed": True, "sets": _decontamination(store, exams, evaluation_sets), "retired": dict(retired or {})},
-        "data": _data(store),
+        "data": {**_data(store), "unpaired": verdicts},
     }
     (out_dir / "README.md").write_text(card(manifest, task, _sample(store)), encoding="utf-8", errors="replace")
     for name in sorted(stale - files.keys()):
@@ -303,6 +317,25 @@ def _answering(store: Store) -> dict[str, Any] | None:
         "FROM calls WHERE role = 'teacher' AND split_part(prompt, '@', 1) = 'answer' GROUP BY model ORDER BY requests DESC, model LIMIT 1"
     )
     return rows[0] if rows else None
+
+
+def _unpaired(store: Store, gate: str) -> dict[str, Any]:
+    """How many answers of the learned splits were accepted and how many found wrong, and by whom and why: TRL's unpaired rows.
+
+    A person's reasons are free text and are not counted apart.
+    """
+    rows = store.query(
+        "SELECT label, CASE WHEN decided_by LIKE 'human:%' THEN 'a person' ELSE decided_by END AS \"by\", "
+        "CASE WHEN decided_by LIKE 'human:%' THEN NULL ELSE split_part(reason, ':', 1) END AS reason, count(*) AS count "
+        f'FROM {_JUDGED} AND split IN {JUDGED_SPLITS!r} GROUP BY ALL ORDER BY count DESC, "by", reason',
+        [gate],
+    )
+    wrong = [{key: row[key] for key in ("by", "reason", "count")} for row in rows if not row["label"]]
+    return {
+        "accepted": sum(row["count"] for row in rows if row["label"]),
+        "rejected": sum(row["count"] for row in wrong),
+        "reasons": wrong,
+    }
 
 
 def _splits(store: Store) -> list[dict[str, Any]]:

@@ -71,15 +71,19 @@ CREATE OR REPLACE VIEW decisions AS
     LEFT JOIN people p ON p.example_id = e.id LEFT JOIN filters f ON f.example_id = e.id;
 COMMENT ON VIEW decisions IS 'The last word on every current example: a person''s latest verdict, or else that of the filters (of several that drop it, the judge speaks last).';
 
-CREATE OR REPLACE VIEW accepted AS
-    SELECT e.*, d.decided_by, coalesce(g.group_id, e.id) AS group_id,
+CREATE OR REPLACE VIEW splits AS
+    SELECT e.id AS example_id, coalesce(g.group_id, e.id) AS group_id,
            CASE WHEN u < test THEN 'test' WHEN u < test + validation THEN 'validation' ELSE 'train' END AS split
-    FROM current_examples e JOIN decisions d ON d.example_id = e.id
-    LEFT JOIN groups g ON g.example_id = e.id
+    FROM current_examples e LEFT JOIN groups g ON g.example_id = e.id
     CROSS JOIN (SELECT coalesce(max(value) FILTER (name = 'seed'), '0') AS seed,
                        coalesce(max(value) FILTER (name = 'split.test')::DOUBLE, 0.1) AS test,
                        coalesce(max(value) FILTER (name = 'split.validation')::DOUBLE, 0.1) AS validation FROM settings),
-    LATERAL (SELECT ('0x' || md5(seed || coalesce(g.group_id, e.id))[:8])::UBIGINT / 4294967296.0 AS u)
+    LATERAL (SELECT ('0x' || md5(seed || coalesce(g.group_id, e.id))[:8])::UBIGINT / 4294967296.0 AS u);
+COMMENT ON VIEW splits IS 'Group and split of every current example, kept or not: a hash of the group, so stable as the data grows.';
+
+CREATE OR REPLACE VIEW accepted AS
+    SELECT e.*, d.decided_by, s.group_id, s.split
+    FROM current_examples e JOIN decisions d ON d.example_id = e.id JOIN splits s ON s.example_id = e.id
     WHERE d.keep;
 COMMENT ON VIEW accepted IS 'Examples fit for training, with their split: a hash of the group, so stable as the data grows.';
 
@@ -99,6 +103,29 @@ CREATE OR REPLACE VIEW preference AS
            a.dimensions::VARCHAR AS dimensions
     FROM accepted a WHERE a.rejected IS NOT NULL;
 COMMENT ON VIEW preference IS 'TRL''s conversational prompt-chosen-rejected rows.';
+
+CREATE OR REPLACE VIEW unpaired AS
+    WITH drops AS (
+        SELECT example_id, bool_and(CASE decided_by
+            WHEN 'filter:truth' THEN true
+            WHEN 'filter:verify' THEN NOT regexp_matches(reason, '^(verifier_failed|rejected_right):')
+            WHEN 'filter:judge' THEN NOT regexp_matches(reason, '^judge_(input|missing):')
+            ELSE false END) AS of_the_answer
+        FROM verdicts WHERE decided_by LIKE 'filter:%' AND NOT keep GROUP BY example_id),
+    wrong AS (
+        SELECT r.*, s.group_id, s.split FROM rejected r JOIN splits s ON s.example_id = r.id LEFT JOIN drops d ON d.example_id = r.id
+        WHERE coalesce(d.of_the_answer, r.decided_by LIKE 'human:%')
+          AND (coalesce(r.reason, '') NOT LIKE 'edited: %' OR EXISTS (FROM examples n WHERE n.parent = r.id AND n.prompt = r.prompt))
+          AND EXISTS (FROM verdicts v WHERE v.example_id = r.id AND v.decided_by = 'filter:decontaminate' AND v.keep))
+    SELECT prompt, [{'role': 'assistant', 'content': completion}] AS completion, label, decided_by, reason, id, group_id, split, topic,
+           generator, kind, reasoning, dimensions::VARCHAR AS dimensions
+    FROM (SELECT prompt, completion, true AS label, decided_by, NULL AS reason, id, group_id, split, topic, generator, kind, reasoning, dimensions
+          FROM accepted
+          UNION ALL BY NAME
+          SELECT prompt, completion, false AS label, decided_by, reason, id, group_id, split, topic, generator, kind, reasoning, dimensions
+          FROM wrong)
+    QUALIFY row_number() OVER (PARTITION BY prompt, completion ORDER BY label DESC, id) = 1;
+COMMENT ON VIEW unpaired IS 'TRL''s unpaired rows: accepted answers (label true), and those that a person, a judge or known truth found wrong (false). What was dropped for another reason, too, is not among them.';
 
 CREATE OR REPLACE VIEW grounding AS
     SELECT id, split, topic, generator, completion AS answer, grounding->>'$.passage.source' AS source,

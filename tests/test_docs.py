@@ -63,7 +63,7 @@ def test_the_readmes_sql_runs(query: str, store: Store) -> None:
 
 
 def test_every_view_is_in_the_readmes_sql() -> None:
-    views = {"sft", "preference", "accepted", "rejected", "coverage", "costs", "spending", "missing", "lineage", "grounding"}
+    views = {"sft", "preference", "unpaired", "accepted", "rejected", "coverage", "costs", "spending", "missing", "lineage", "grounding"}
     sql = re.search(r"```sql\n(.*?)```", README, re.DOTALL)
     assert sql
     assert views == {view for view in views if re.search(rf"FROM {view}\b", sql.group(1))}

@@ -11,7 +11,7 @@ from typing import Any
 
 from train.metrics import GLOSSARY, RARELY, ROW_METRICS
 
-TUNED = ("dpo", "sft", "merged")  # the first that there is, is what the run is about
+TUNED = ("dpo", "kto", "sft", "merged")  # the first that there is, is what the run is about
 FEW_SHOT, TEACHER, BASE = "few_shot", "teacher", "base"
 HELD_OUT = "test"
 Line = Mapping[str, Any]

@@ -87,7 +87,7 @@ def run_all(
     recipe: Path | None = RecipeOption, student: str | None = StudentOption, data: Path | None = DataOption,
     run_dir: Path | None = OutOption, as_json: bool = JsonOption,
 ) -> None:  # fmt: skip
-    """Tune the student: SFT, then DPO, then merge, evaluation and report."""
+    """Tune the student: SFT, then DPO or KTO, then merge, evaluation and report."""
     config = read_config(recipe, student=student, data=data)
     where = _run(config, run_dir)
     _show_evaluation(where, as_json)
@@ -112,6 +112,13 @@ def dpo(run_dir: Path | None = RunOption, as_json: bool = JsonOption) -> None:
     """Preference optimization of a run that has done SFT."""
     where = _existing(run_dir, ("dpo",), again=False)
     _show_stage(where, "dpo", as_json, f"Next: python -m train merge --model {where}")
+
+
+@app.command()
+def kto(run_dir: Path | None = RunOption, as_json: bool = JsonOption) -> None:
+    """Learn from accepted and rejected answers, in a run that has done SFT and has no pairs."""
+    where = _existing(run_dir, ("kto",), again=False)
+    _show_stage(where, "kto", as_json, f"Next: python -m train merge --model {where}")
 
 
 @app.command()

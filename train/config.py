@@ -1,4 +1,4 @@
-"""The train half of a recipe. What belongs to SFTConfig or DPOConfig is passed through untouched.
+"""The train half of a recipe. What belongs to SFTConfig, DPOConfig or KTOConfig is passed through untouched.
 
     config = read_config(Path("recipes/banking.yaml"), student="Qwen/Qwen2.5-0.5B-Instruct")
 
@@ -44,6 +44,15 @@ DPO_DEFAULTS: dict[str, Any] = {
     "beta": 0.1,
     "loss_type": ["sigmoid", "sft"],
     "loss_weights": [1.0, 0.2],
+}
+KTO_DEFAULTS: dict[str, Any] = {
+    "learning_rate": 5e-6,
+    "num_train_epochs": 1,
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 2,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.1,
+    "beta": 0.1,
 }
 # Set by the run itself: two places for one thing would contradict each other.
 OWNED = {
@@ -119,6 +128,7 @@ class Evaluation(Section):
     """How much is generated to choose a checkpoint (validation) and for the final table (test).
 
     `few_shot` training examples are put into the prompt of the untuned base, which is the rival that costs no training; 0 leaves it out.
+    `embedding` names a model, by folder or hub id, whose embeddings say how near a text is to its reference; it then picks the checkpoint.
     `usd_per_hour` is what the machine costs that would serve the student: from it follows what 1,000 requests cost.
     """
 
@@ -129,6 +139,7 @@ class Evaluation(Section):
     batch_size: int = Field(default=32, ge=1)
     few_shot: int = Field(default=3, ge=0)
     usd_per_hour: float | None = Field(default=None, ge=0)
+    embedding: str | None = None
 
 
 class TrainConfig(Section):
@@ -145,10 +156,12 @@ class TrainConfig(Section):
     trust_remote_code: bool = False
     sft: dict[str, Any] = Field(default_factory=dict)
     dpo: dict[str, Any] | None = Field(default_factory=dict)
+    kto: dict[str, Any] | None = Field(default_factory=dict)
+    weighting: Literal["label", "topic"] | None = None
     general: General | None = None
     evaluation: Evaluation = Evaluation()
 
-    @field_validator("sft", "dpo")
+    @field_validator("sft", "dpo", "kto")
     @classmethod
     def _numbers(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         return None if value is None else {key: _number(item) for key, item in value.items()}
@@ -167,6 +180,11 @@ class TrainConfig(Section):
     def dpo_options(self) -> dict[str, Any]:
         """The recipe's `dpo:` over the defaults."""
         return {**DPO_DEFAULTS, **(self.dpo or {})}
+
+    @property
+    def kto_options(self) -> dict[str, Any]:
+        """The recipe's `kto:` over the defaults."""
+        return {**KTO_DEFAULTS, **(self.kto or {})}
 
 
 def read_config(recipe: Path | None, *, student: str | None = None, data: Path | None = None, out: Path | None = None) -> TrainConfig:

@@ -22,6 +22,10 @@ from train.errors import DataError
 from train.metrics import TaskSpec
 
 FORMAT = 1
+GENERAL_ID = "general/"  # what ids of general rows begin with
+JUDGED = "unpaired/train.parquet"
+# Rejected answers that KTO needs at least: fewer are single cases, which their weight would blow up.
+LEAST_JUDGED = 20
 AGAIN = "Export again with `make datagen` (or `python -m datagen export`)."
 
 Message = dict[str, str]
@@ -51,6 +55,19 @@ class Pair(NamedTuple):
     prompt: list[Message]
     chosen: str
     rejected: str
+    kind: str | None
+    topic: str | None
+    group_id: str | None
+
+
+class Judged(NamedTuple):
+    """A prompt with a completion that was accepted, or found wrong for a reason."""
+
+    id: str
+    prompt: list[Message]
+    completion: str
+    accepted: bool
+    reason: str | None
     kind: str | None
     topic: str | None
     group_id: str | None
@@ -200,6 +217,35 @@ def read_pairs(path: Path) -> list[Pair]:
     return sorted(pairs, key=_by_id)
 
 
+def read_judged(path: Path) -> list[Judged]:
+    """Read a file of accepted and rejected answers, sorted by id. DataError names the column or row that is wrong."""
+    judged = []
+    for record in _records(path, ("id", "prompt", "completion", "label")):
+        if not isinstance(record["label"], bool):
+            raise DataError(f"{path}: row {record['id']}: label is {record['label']!r}; it must be true or false. {AGAIN}")
+        judged.append(
+            Judged(
+                id=str(record["id"]),
+                prompt=_messages(record["prompt"], path, record["id"]),
+                completion=_answer(record["completion"], path, record["id"]),
+                accepted=record["label"],
+                reason=record.get("reason"),
+                kind=record.get("kind"),
+                topic=record.get("topic"),
+                group_id=record.get("group_id"),
+            )
+        )
+    return sorted(judged, key=_by_id)
+
+
+def enough_judged(manifest: Manifest) -> str | None:
+    """Why the export's verdicts on answers do not suffice to learn from, or None."""
+    if not manifest.count(JUDGED):
+        return "the data has no answers that were found wrong"
+    rejected = sum(not row.accepted for row in read_judged(manifest.path(JUDGED)))
+    return f"{rejected} training answers were found wrong, fewer than {LEAST_JUDGED}" if rejected < LEAST_JUDGED else None
+
+
 def read_general(path: Path) -> list[Row]:
     """Read general rows: JSON lines of {"prompt": messages, "completion": text, "skill": name}; the skill becomes `kind`."""
     rows = []
@@ -214,7 +260,7 @@ def read_general(path: Path) -> list[Row]:
             if not isinstance(completion, str):
                 completion = completion[0]["content"]
             row = Row(
-                id=f"general/{record.get('id', f'{number:06d}')}",
+                id=f"{GENERAL_ID}{record.get('id', f'{number:06d}')}",
                 prompt=_messages(record["prompt"], path, number),
                 completion=completion,
                 label=None,
@@ -235,12 +281,31 @@ def mix(domain: list[Row], general: list[Row], share: float, seed: int) -> Mixtu
     return Mixture(sorted([*domain, *drawn], key=_by_id), wanted)
 
 
+# A row weighs at most so many times the mean: a label of three rows would else decide each step that it is in.
+HEAVIEST = 10.0
+
+
+def weigh(classes: Mapping[str, str | None], tokens: Mapping[str, int]) -> dict[str, float]:
+    """Weights of rows by id, such that every class has the same part in the loss, as far as HEAVIEST allows.
+
+    `classes` are the rows' labels or topics, `tokens` how many of each row are in the loss. The mean over tokens is 1, so a step is as
+    large as it was. King and Zeng (2001) weigh rare events so; scikit-learn calls it "balanced".
+    """
+    sums: dict[str | None, int] = {}
+    for row, name in classes.items():
+        sums[name] = sums.get(name, 0) + tokens[row]
+    total = sum(sums.values())
+    weights = {row: min(HEAVIEST, total / len(sums) / sums[name]) for row, name in classes.items()}
+    mean = sum(weights[row] * tokens[row] for row in classes) / total
+    return {row: weight / mean for row, weight in weights.items()}
+
+
 def take(rows: list[Row], count: int, seed: int) -> list[Row]:
     """Return `count` rows drawn by the seed, sorted by id; all of them when there are no more."""
     return sorted(random.Random(seed).sample(sorted(rows, key=_by_id), min(count, len(rows))), key=_by_id)
 
 
-def _by_id(record: Row | Pair) -> str:
+def _by_id(record: Row | Pair | Judged) -> str:
     return record.id
 
 

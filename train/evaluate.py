@@ -30,19 +30,23 @@ from train.calibration import calibration
 from train.config import GENERAL, TrainConfig
 from train.cost import costs, speed
 from train.dataset import Manifest, Message, Row, read_general, read_rows
-from train.errors import DataError
+from train.errors import DataError, TrainError
+from train.memory import release
 from train.metrics import (
     METRICS,
     Answer,
     Comparison,
     Measure,
     TaskSpec,
+    apart,
     failed_metrics,
+    number_right,
     primary_metric,
     read_answer,
     score,
 )
 from train.model import Student, device, has_plain_cache, load_student, load_with_adapters, stop_ids
+from train.similarity import Similarity
 from train.slices import slices
 from train.template import render
 from train.watch import Progress, Silent, write_json
@@ -52,11 +56,12 @@ PAIRS = (
     *(("base", "sft"), ("sft", "dpo"), ("base", "dpo"), ("dpo", "merged"), ("sft", "merged")),
     *((FEW_SHOT, "sft"), (FEW_SHOT, "dpo")),
     *((TEACHER, "sft"), (TEACHER, "dpo")),
+    *(("sft", "kto"), ("base", "kto"), ("kto", "merged"), (FEW_SHOT, "kto"), (TEACHER, "kto")),
 )
 SYSTEMS = "systems"  # the folder of a run with the answers of others
 TEXT = TaskSpec(type="general", output="text")
 HELD_OUT = "test"  # the set of the export's own held-out rows, whose references are the teacher's answers
-OWN = ("base", FEW_SHOT, "sft", "dpo", "merged")
+OWN = ("base", FEW_SHOT, "sft", "dpo", "kto", "merged")
 
 
 class EvaluationRows(NamedTuple):
@@ -99,9 +104,11 @@ def generate(
     max_new_tokens: int,
     batch_size: int,
     report: Callable[[int], None] | None = None,
+    halved: Callable[[int], None] | None = None,
 ) -> list[str]:
     """The texts of `write`."""
-    return [w.text for w in write(model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, report=report)]
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "report": report, "halved": halved}
+    return [w.text for w in write(model, tokenizer, prompts, **options)]
 
 
 def write(
@@ -112,12 +119,14 @@ def write(
     max_new_tokens: int,
     batch_size: int,
     report: Callable[[int], None] | None = None,
+    halved: Callable[[int], None] | None = None,
 ) -> list[Written]:
     """Answer each prompt greedily; answers come in the order of the prompts, without special tokens.
 
     Rows are sorted by length and padded on the left. What all prompts of a batch begin with (the system message) is
     computed once, and rows that have stopped leave the batch: the answers are those of `model.generate`, sooner.
-    `report` is told the number of rows done.
+    `report` is told the number of rows done. A batch that does not fit into memory is halved, and `halved` is told the new size: the
+    answers are the same. Raises TrainError where a single row does not fit.
     """
     texts = [render(tokenizer, list(prompt), generation_prompt=True) for prompt in prompts]
     if not texts:
@@ -130,17 +139,38 @@ def write(
     was_training = model.training
     model.eval()
     try:
-        for start in range(0, len(order), batch_size):
+        start = 0
+        while start < len(order):
             batch = order[start : start + batch_size]
-            new = decode(model, [ids[i] for i in batch], stops, max_new_tokens)
+            new = _or_none(decode, model, [ids[i] for i in batch], stops, max_new_tokens)
+            if new is None:
+                if len(batch) == 1:
+                    raise TrainError(
+                        f"out of memory with one answer to a prompt of {len(ids[batch[0]]):,} tokens. Lower "
+                        "train.evaluation.max_new_tokens, set train.method: qlora, or take a smaller student."
+                    )
+                batch_size = (len(batch) + 1) // 2
+                release()
+                if halved:
+                    halved(batch_size)
+                continue
+            start += len(batch)
             for i, row in zip(batch, new, strict=True):
                 text = str(tokenizer.decode(row.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
                 answers[i] = Written(text, len(row.logprobs), len(ids[i]), sum(row.logprobs) / len(row.logprobs), row.seconds)
             if report:
-                report(start + len(batch))
+                report(start)
     finally:
         model.train(was_training)
     return answers
+
+
+def _or_none(decode: Callable[..., list[Decoded]], *args: Any) -> list[Decoded] | None:
+    """The answers of a batch, or None where memory did not suffice; outside of `except`, so that nothing holds the tensors."""
+    try:
+        return decode(*args)
+    except torch.OutOfMemoryError:
+        return None
 
 
 class RoomyLayer(DynamicLayer):
@@ -291,28 +321,46 @@ def task_score(
     max_new_tokens: int,
     batch_size: int,
     seen: Callable[[Sequence[str]], None] | None = None,
+    halved: Callable[[int], None] | None = None,
+    similar: Similarity | None = None,
 ) -> Measure:
     """The task's own metric on `rows` (metrics.primary_metric), or exact match where that does not apply. DataError without a score.
 
-    `seen` is shown the answers themselves.
+    With `similar` texts are measured by it. `seen` is shown the answers themselves, `halved` told a batch size that fits where the one
+    given does not.
     """
-    completions = generate(model, tokenizer, [row.prompt for row in rows], max_new_tokens=max_new_tokens, batch_size=batch_size)
+    prompts = [row.prompt for row in rows]
+    completions = generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, halved=halved)
     if seen is not None:
         seen(completions)
-    answers = read_answers(rows, completions, task)
-    for metric in (primary_metric(task), "exact_match"):
+    answers = read_answers(rows, completions, task, similar)
+    own = ["embedding_similarity"] if any(answer.similarity is not None for answer in answers) else []
+    if answers and all(number_right(answer) is not None for answer in answers):
+        own.insert(0, "numeric_match")  # "42" and "It is 42." are the same answer, and no overlap of words says so
+    for metric in (*own, primary_metric(task), "exact_match"):
         scores = score({"model": answers}, [metric]).measures["model"] if answers else []
         if scores:
             return scores[0]
     raise DataError(f"none of the {len(rows)} rows has a label or a completion to score against. Export a split with completions.")
 
 
-def read_answers(rows: Sequence[Row], completions: Sequence[str], task: TaskSpec) -> list[Answer]:
-    """Completions beside their rows, read for scoring."""
-    return [
+def smaller_batches(size: int) -> str:
+    """What is said when a batch of answers did not fit into memory."""
+    return f"out of memory while answers were generated; they go in batches of {size} from here on. They stay the same."
+
+
+def read_answers(rows: Sequence[Row], completions: Sequence[str], task: TaskSpec, similar: Similarity | None = None) -> list[Answer]:
+    """Completions beside their rows, read for scoring, and measured by `similar` if there is one."""
+    answers = [
         read_answer(task, user_text(row.prompt), completion, row.completion, row.label)
         for row, completion in zip(rows, completions, strict=True)
     ]
+    return similar(answers) if similar else answers
+
+
+def similarity(config: TrainConfig) -> Similarity | None:
+    """What the recipe's model of embeddings measures, if it names one. Raises ModelError."""
+    return Similarity(config.evaluation.embedding) if config.evaluation.embedding else None
 
 
 def user_text(prompt: Sequence[Message]) -> str:
@@ -329,8 +377,14 @@ def evaluate_run(run_dir: Path, config: TrainConfig, manifest: Manifest, *, prog
     sets = run_sets(config, manifest)
     if not sets:
         raise DataError(f"{manifest.directory}: no test rows and no evaluation set. Export again with a test split.")
+    similar = similarity(config)
     completions: dict[str, dict[str, Sequence[Written]]] = {s.name: {} for s in sets}
     speeds: list[dict[str, Any]] = []
+    fits = [config.evaluation.batch_size]
+
+    def halved(size: int) -> None:
+        fits.append(size)
+        progress.note(smaller_batches(size))
 
     def answer(name: str, student: Student, asked: Sequence[EvaluationRows], shots: Sequence[Row] = ()) -> None:
         progress.start(f"evaluate {name}", sum(len(s.rows) for s in asked))
@@ -345,8 +399,9 @@ def evaluate_run(run_dir: Path, config: TrainConfig, manifest: Manifest, *, prog
                 student.tokenizer,
                 [with_examples(row.prompt, shots) for row in s.rows],
                 max_new_tokens=config.evaluation.max_new_tokens,
-                batch_size=config.evaluation.batch_size,
+                batch_size=fits[-1],
                 report=report,
+                halved=halved,
             )
             before += len(s.rows)
         speeds.append(_speed(name, [w for s in asked for w in completions[s.name][name]], time.monotonic() - begin, config))
@@ -379,7 +434,8 @@ def evaluate_run(run_dir: Path, config: TrainConfig, manifest: Manifest, *, prog
         teacher=manifest.data.get("answering"),
         simulated=simulated,
     )
-    return write_evaluation(run_dir, sets, completions, seed=config.seed, extra={"speed": speeds, "cost": price})
+    extra = {"speed": speeds, "cost": price}
+    return write_evaluation(run_dir, sets, completions, seed=config.seed, extra=extra, similar=similar)
 
 
 def _speed(name: str, written: Sequence[Written], seconds: float, config: TrainConfig) -> dict[str, Any]:
@@ -453,6 +509,7 @@ def evaluate_model(
     """
     progress, config = progress or Silent(), config or TrainConfig()
     listed = [EvaluationRows(name, read_jsonl(path, task), task) for name, path in sorted(sets.items())]
+    similar = similarity(config)
     student = load_student(model_dir, config, quantize=False)
     completions: dict[str, dict[str, Sequence[Written]]] = {}
     for s in listed:
@@ -468,8 +525,8 @@ def evaluate_model(
             )
         }
     if out is not None:
-        return write_evaluation(out, listed, completions, seed=config.seed)
-    return _scored(listed, _read_all(listed, completions), seed=config.seed)[0]
+        return write_evaluation(out, listed, completions, seed=config.seed, similar=similar)
+    return _scored(listed, _read_all(listed, completions, similar), seed=config.seed)[0]
 
 
 def run_sets(config: TrainConfig, manifest: Manifest) -> list[EvaluationRows]:
@@ -523,12 +580,12 @@ def _fits(student: Student, prompts: Sequence[list[Message]], max_new_tokens: in
 
 
 def run_models(run_dir: Path, config: TrainConfig) -> Iterator[tuple[str, Student]]:
-    """Yield base, sft, dpo and merged, one after the other, as far as the run has them.
+    """Yield base, sft, dpo or kto, and merged, one after the other, as far as the run has them.
 
     Adapters share one base, so they are loaded once; the yielded model is what it says only until the next.
     """
-    adapters = {s: run_dir / s for s in ("sft", "dpo") if (run_dir / s / "adapter_config.json").is_file()}
-    whole = [s for s in ("sft", "dpo") if s not in adapters and (run_dir / s / "config.json").is_file()]
+    adapters = {s: run_dir / s for s in ("sft", "dpo", "kto") if (run_dir / s / "adapter_config.json").is_file()}
+    whole = [s for s in ("sft", "dpo", "kto") if s not in adapters and (run_dir / s / "config.json").is_file()]
     student = load_with_adapters(config.student, adapters, config)
     with student.model.disable_adapter() if adapters else nullcontext():
         yield "base", student
@@ -550,12 +607,13 @@ def write_evaluation(
     *,
     seed: int = 0,
     extra: Mapping[str, Any] | None = None,
+    similar: Similarity | None = None,
 ) -> list[dict[str, Any]]:
     """Score completions (set -> model -> one per row) and write a run's evaluation files; returns the measures.
 
     `extra` goes into analysis.json as it is; its `cost` into the advice too.
     """
-    answers = _read_all(sets, completions)
+    answers = _read_all(sets, completions, similar)
     measures, comparisons = _scored(sets, answers, seed=seed)
     run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / "evaluation.json", measures)
@@ -570,9 +628,11 @@ def write_evaluation(
             lines += own
             _write_jsonl(run_dir / "answers" / s.name / f"{name}.jsonl", own)
     _write_parquet(run_dir / "answers.parquet", lines, ANSWER_COLUMNS)
-    last = {s.name: next((m for m in ("merged", "dpo", "sft") if m in completions[s.name]), list(completions[s.name])[-1]) for s in sets}
+    last = {
+        s.name: next((m for m in ("merged", "dpo", "kto", "sft") if m in completions[s.name]), list(completions[s.name])[-1]) for s in sets
+    }
     failures = [
-        {**line, "expected": line["reference"] or line["label"], "answer": line["completion"], "reason": _reason(line)}
+        {**line, "reason": _reason(line)}
         for line in lines
         if line["failed"] and last[line["set"]] == line["model"] and line["set"] not in {s.name for s in sets if s.slices}
     ]
@@ -590,10 +650,12 @@ def _written(answer: str | Written) -> Written:
 Answers = Mapping[str, Mapping[str, list[Answer]]]
 
 
-def _read_all(sets: Sequence[EvaluationRows], completions: Completions) -> Answers:
+def _read_all(sets: Sequence[EvaluationRows], completions: Completions, similar: Similarity | None = None) -> Answers:
     """All answers (set -> model -> one per row), read for scoring."""
     return {
-        s.name: {name: read_answers(s.rows, [_written(t).text for t in texts], s.task) for name, texts in completions[s.name].items()}
+        s.name: {
+            name: read_answers(s.rows, [_written(t).text for t in texts], s.task, similar) for name, texts in completions[s.name].items()
+        }
         for s in sets
     }
 
@@ -608,7 +670,7 @@ def _scored(sets: Sequence[EvaluationRows], read: Answers, *, seed: int) -> tupl
             for kind in sorted({row.kind for row in s.rows if row.kind}):
                 slices[f"/{kind}"] = [i for i, row in enumerate(s.rows) if row.kind == kind]
         pairs = [(a, b) for a, b in PAIRS if a in answers and b in answers]
-        if "dpo" in answers:
+        if "dpo" in answers or "kto" in answers:
             pairs = [pair for pair in pairs if pair not in (("sft", "merged"), (TEACHER, "sft"))]
         for suffix, chosen in slices.items():
             part = {name: [listed[i] for i in chosen] for name, listed in answers.items()}
@@ -627,7 +689,7 @@ def _analysis(sets: Sequence[EvaluationRows], completions: Completions, read: An
     weak, known = [], []
     for s in sets:
         answers = read[s.name]
-        model = next((m for m in ("dpo", "sft", "merged") if m in answers), list(answers)[-1])
+        model = next((m for m in ("dpo", "kto", "sft", "merged") if m in answers), list(answers)[-1])
         if s.slices:
             continue
         found = slices(s.name, s.rows, answers, model=model, rivals=(FEW_SHOT, "base"), seed=seed)
@@ -682,7 +744,9 @@ def _answer_lines(s: EvaluationRows, model: str, written: Sequence[Written], ans
             "input": answer.input,
             "prompt": row.prompt,
             "reference": row.completion,
-            "completion": answer.completion,
+            "completion": given.text,
+            "answer": answer.completion,
+            "expected": answer.reference or answer.label,
             "label": answer.label,
             "predicted": answer.predicted,
             "parsed": answer.parsed is not None if s.task.output == "json" else None,
@@ -696,6 +760,8 @@ def _answer_lines(s: EvaluationRows, model: str, written: Sequence[Written], ans
 
 def _reason(line: Mapping[str, Any]) -> str:
     """What went wrong with an answer, in words."""
+    if "endless_reasoning" in line["failed"]:
+        return "the reasoning never ended"
     if line["parsed"] is False:
         return "the answer is not one JSON object"
     if line["label"] is not None and line["predicted"] != line["label"]:
@@ -709,9 +775,9 @@ def _write_jsonl(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     records = (
         {
             **{name: line[name] for name in ("id", "topic", "generator", "kind", "input")},
-            "expected": line["reference"] or line["label"],
-            "answer": line["completion"],
+            **{name: line[name] for name in ("expected", "answer")},
             "right": not line["failed"],
+            **({"reasoning": thought} if (thought := apart(line["completion"]).reasoning) is not None else {}),
         }
         for line in lines
     )

@@ -127,11 +127,19 @@ def split(batch: Batch, parts: int, sides: int = 1) -> list[Part]:
         part = {
             name: value[every] if len(value) == lines else value[chosen] for name, value in batch.items() if isinstance(value, torch.Tensor)
         }
-        if "attention_mask" in part and part["attention_mask"].dim() == 2:
-            width, longest = part["input_ids"].shape[1], int(part["attention_mask"].sum(1).max())
-            part = {name: v[:, :longest] if v.dim() == 2 and v.shape[1] == width else v for name, v in part.items()}
-        found.append(part)
+        found.append(_trimmed(part))
     return _with_shares(found, sides)
+
+
+def _trimmed(part: Batch) -> Batch:
+    """A part without the columns that are padding in all its rows; KTO's answers to other prompts (KL_...) have a width of their own."""
+    for prefix in ("", "KL_"):
+        mask = part.get(f"{prefix}attention_mask")
+        if mask is not None and mask.dim() == 2:
+            own = [n for n, v in part.items() if v.dim() == 2 and v.shape == mask.shape and n.startswith("KL_") == bool(prefix)]
+            longest = int(mask.sum(1).max())
+            part = {**part, **{n: part[n][:, :longest] for n in own}}
+    return part
 
 
 def _packed(batch: Batch) -> bool:

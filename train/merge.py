@@ -29,14 +29,14 @@ PROBES = 8
 
 
 def merge_run(config: TrainConfig, manifest: Manifest, run_dir: Path) -> dict[str, Any]:
-    """Merge run_dir/dpo (or sft, where there was no DPO) into run_dir/merged and check it; return the record.
+    """Merge run_dir/dpo (or kto, or sft, whichever came last) into run_dir/merged and check it; return the record.
 
     Raises ModelError when there is nothing to merge or the merged model answers differently.
     """
     started = time.monotonic()
-    stage = next((s for s in ("dpo", "sft") if (run_dir / s).is_dir()), None)
+    stage = next((s for s in ("dpo", "kto", "sft") if (run_dir / s).is_dir()), None)
     if stage is None:
-        raise ModelError(f"{run_dir}: has neither dpo/ nor sft/ to merge. Train first: `python -m train run`.")
+        raise ModelError(f"{run_dir}: has neither dpo/, kto/ nor sft/ to merge. Train first: `python -m train run`.")
     source = run_dir / stage
     if (source / "adapter_config.json").is_file():
         net, tokenizer = model.load_student(config.student, config, adapter=source, quantize=False)

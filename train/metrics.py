@@ -12,6 +12,7 @@ To add a metric: a function, one line in METRICS, one in GLOSSARY.
 """
 
 import json
+import math
 import re
 import string
 import unicodedata
@@ -27,6 +28,8 @@ from pydantic import BaseModel, ConfigDict
 from scipy.stats import binom, binomtest, norm
 
 Floats = NDArray[np.float64]
+
+_OPEN, _CLOSE = "<think>", "</think>"
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -54,7 +57,11 @@ class TaskSpec(BaseModel):
 
 
 class Answer(NamedTuple):
-    """A completion beside its reference. `parsed` and `expected` are None where the text is not one JSON object."""
+    """A completion beside its reference. `parsed` and `expected` are None where the text is not one JSON object.
+
+    Where an answer begins with its reasoning (`<think>`), `completion` and `reference` are what comes after it; `ended` says whether the
+    reasoning came to an end, and is None where nobody was to reason. `similarity` is that of embeddings, where they were asked for.
+    """
 
     task: TaskSpec
     input: str
@@ -65,6 +72,8 @@ class Answer(NamedTuple):
     schema_valid: bool
     label: str | None
     predicted: str | None
+    ended: bool | None = None
+    similarity: float | None = None
 
 
 class Measure(NamedTuple):
@@ -163,8 +172,32 @@ def _word_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, words)) + r")(?!\w)", re.IGNORECASE)
 
 
+class Thought(NamedTuple):
+    """A text apart: its reasoning, None where it has none, and the answer after that, None where the reasoning never ends."""
+
+    reasoning: str | None
+    answer: str | None
+
+
+def apart(text: str) -> Thought:
+    """Take the reasoning off an answer: `<think>...</think>` at its begin, where the prompt may have opened the block already."""
+    opened = text.lstrip().startswith(_OPEN)
+    before, end, after = text.partition(_CLOSE)
+    if not end:
+        return Thought(text.lstrip().removeprefix(_OPEN).strip(), None) if opened else Thought(None, text)
+    if not opened and _OPEN in before:
+        return Thought(None, text)
+    return Thought(before.lstrip().removeprefix(_OPEN).strip(), after.lstrip("\n"))
+
+
 def read_answer(task: TaskSpec, text: str, completion: str, reference: str | None = None, label: str | None = None) -> Answer:
-    """Read a completion for the input `text`. A missing `label` is taken from the reference where that has one."""
+    """Read a completion for the input `text`. A missing `label` is taken from the reference where that has one.
+
+    Reasoning that never ends leaves an empty answer, which is wrong by every metric.
+    """
+    thought, wanted = apart(completion), apart(reference) if reference is not None else Thought(None, None)
+    ended = None if thought.reasoning is None and wanted.reasoning is None else thought.answer is not None
+    completion, reference = thought.answer or "", wanted.answer
     as_json = task.output == "json"
     parsed = parse_object(completion) if as_json else None
     expected = parse_object(reference) if as_json and reference is not None else None
@@ -177,7 +210,7 @@ def read_answer(task: TaskSpec, text: str, completion: str, reference: str | Non
     else:
         predicted = completion.strip() if completion.strip() in task.labels else None
         label = label if label is not None or reference not in task.labels else reference
-    return Answer(task, text, completion, reference, parsed, expected, schema_valid, label, predicted)
+    return Answer(task, text, completion, reference, parsed, expected, schema_valid, label, predicted, ended)
 
 
 def _label_in(task: TaskSpec, answer: dict[str, Any] | None) -> str | None:
@@ -351,6 +384,35 @@ def behaves_badly(answer: Answer) -> float | None:
     return max(applied) if applied else None
 
 
+_NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\d,]*\d)")
+_FEW_WORDS = 3
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(found.replace(",", "")) for found in _NUMBER.findall(text)]
+
+
+def number_right(answer: Answer) -> float | None:
+    """The last number of the answer is the reference's, to nine digits; applies where a reference is a number, alone or with its unit."""
+    task = answer.task
+    if answer.reference is None or task.output != "text" or task.labels or len(answer.reference.split()) > _FEW_WORDS:
+        return None
+    wanted, said = _numbers(answer.reference), _numbers(answer.completion)
+    if len(wanted) != 1:
+        return None
+    return float(bool(said) and math.isclose(said[-1], wanted[0], rel_tol=1e-9, abs_tol=1e-12))
+
+
+def means_the_same(answer: Answer) -> float | None:
+    """Cosine of the embeddings of answer and reference, where the recipe names a model for them."""
+    return answer.similarity
+
+
+def never_ends(answer: Answer) -> float | None:
+    """Reasoning was begun and not ended; applies where the answer or its reference reasons."""
+    return None if answer.ended is None else float(not answer.ended)
+
+
 # --- tallies and statistics ------------------------------------------------------------------------------------------
 
 
@@ -441,10 +503,13 @@ METRICS: dict[str, Metric] = {
     "token_f1": Metric(_per_row(token_f1_of), _rate, "mean"),
     "rouge_l": Metric(_per_row(rouge_l_of), _rate, "mean"),
     "chrf": Metric(_per_row(chrf_of), _rate, "mean"),
+    "numeric_match": _proportion(number_right),
+    "embedding_similarity": Metric(_per_row(means_the_same), _rate, "mean"),
     "invented_entity": _proportion(invents_entity),
     "asks_forbidden": _proportion(says_forbidden),
     "missed_abstention": _proportion(names_label_instead),
     "bad_behaviour": _proportion(behaves_badly),
+    "endless_reasoning": _proportion(never_ends),
 }
 
 GLOSSARY: dict[str, Meaning] = {
@@ -461,10 +526,13 @@ GLOSSARY: dict[str, Meaning] = {
     "token_f1": Meaning("Overlap of words between answer and reference, averaged over rows (SQuAD F1).", True),
     "rouge_l": Meaning("Longest common run of words in order, averaged over rows (ROUGE-L F1).", True),
     "chrf": Meaning("Overlap of runs of 1 to 6 characters, averaged over rows (chrF2).", True),
+    "numeric_match": Meaning("Share of answers whose last number is the wanted one, where a number is wanted.", True),
+    "embedding_similarity": Meaning("Nearness in meaning of answer and reference, by an embedding model, averaged over rows.", True),
     "invented_entity": Meaning("Share of answers with an entity that does not occur in the input.", False),
     "asks_forbidden": Meaning("Share of answers that ask for or repeat a forbidden word such as PIN.", False),
     "missed_abstention": Meaning("Share of inputs outside the scope that got a label, not a refusal.", False),
     "bad_behaviour": Meaning("Share of rows with any of the bad behaviours: invented, forbidden, not declined.", False),
+    "endless_reasoning": Meaning("Share of answers whose <think> block never ended; they count as wrong everywhere.", False),
 }
 
 # One of these says of a single row whether it is right: the first that applies to a set. Free text is hardly ever equal to its

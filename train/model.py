@@ -22,6 +22,7 @@ from huggingface_hub.errors import HFValidationError
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -134,6 +135,20 @@ def load_student(student: str, config: TrainConfig | None = None, *, adapter: Pa
     if adapter is not None:
         model = _with_adapter(model, adapter, "default")
     return Student(model.eval(), tokenizer)
+
+
+def load_encoder(name: str) -> Student:
+    """Load a model that embeds texts, by folder or hub id, with its own tokenizer as it is. Raises ModelError."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(_folder(name))
+        net = AutoModel.from_pretrained(_folder(name), use_safetensors=True, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, HFValidationError, ModelError) as error:
+        raise ModelError(
+            f"train.evaluation.embedding is {name!r}, which cannot be loaded as a model of embeddings: {' '.join(str(error).split())[:300]}"
+        ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return Student(net.to(device()).eval(), tokenizer)
 
 
 def load_with_adapters(student: str, adapters: Mapping[str, Path], config: TrainConfig | None = None) -> Student:

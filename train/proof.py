@@ -151,12 +151,12 @@ def sequences(batch: Mapping[str, Any], pad: int | None) -> Iterator[Taught]:
 
 
 def prove_training(trainer: Any, rows: Sequence[Encoded], template: Template) -> dict[str, Any]:
-    """Prove the batches of a TRL trainer (SFT or DPO) on its first, last and longest examples, and the packing where it packs.
+    """Prove the batches of a TRL trainer (SFT, DPO or KTO) on its first, last and longest examples, and the packing where it packs.
 
     Only its data set and its collator are asked, so no random number is drawn. Raises TemplateError.
     """
     data = trainer.train_dataset
-    column = "input_ids" if "input_ids" in data.column_names else "chosen_ids"
+    column = next(name for name in ("input_ids", "chosen_ids", "completion_ids") if name in data.column_names)
     lengths = [len(ids) for ids in data[column]]
     longest = sorted(range(len(data)), key=lambda i: (-lengths[i], i))[:BATCHED]
     chosen = sorted({*range(min(BATCHED, len(data))), *longest, *range(max(0, len(data) - BATCHED), len(data))})

@@ -27,8 +27,20 @@ from train.advice import advice, verdict
 from train.errors import DataError
 from train.metrics import BAD_BEHAVIOURS, GLOSSARY, wilson
 
-MODELS = ("base", "few_shot", "teacher", "sft", "dpo", "merged")
-MAIN_METRICS = ("json_validity", "label_accuracy", "macro_f1", "entity_f1", "decision_match", "exact_match", "token_f1", "rouge_l", "chrf")
+MODELS = ("base", "few_shot", "teacher", "sft", "dpo", "kto", "merged")
+MAIN_METRICS = (
+    "json_validity",
+    "label_accuracy",
+    "macro_f1",
+    "entity_f1",
+    "decision_match",
+    "exact_match",
+    "token_f1",
+    "rouge_l",
+    "chrf",
+    "numeric_match",
+    "embedding_similarity",
+)
 # Okabe and Ito's colours (2008), told apart with every common colour blindness; the shapes differ too.
 LOOK = {
     "base": ("#7f7f7f", "o"),
@@ -36,6 +48,7 @@ LOOK = {
     "teacher": ("#56B4E9", "*"),
     "sft": ("#0072B2", "s"),
     "dpo": ("#D55E00", "D"),
+    "kto": ("#D55E00", "D"),  # a run has one of the two
     "merged": ("#009E73", "^"),
 }
 OTHER_LOOK = ("#CC79A7", "v")
@@ -90,7 +103,12 @@ class Run(NamedTuple):
     @property
     def tuned(self) -> str | None:
         """The last trained stage: what the run is about."""
-        return next((m for m in ("dpo", "sft", "merged") if m in self.models), None)
+        return next((m for m in ("dpo", "kto", "sft", "merged") if m in self.models), None)
+
+    @property
+    def preferred(self) -> str:
+        """The stage that learned from preferences: a run has one of them at most."""
+        return "kto" if "kto" in self.models or any(h["stage"] == "kto" for h in self.history) else "dpo"
 
     def measure(self, name: str, model: str, metric: str) -> dict[str, Any] | None:
         """One measure, or None."""
@@ -120,10 +138,11 @@ def write_report(run_dir: Path) -> Path:
         overview_plot=_overview_plot(run),
         data=_data(run),
         stages=_stages(run),
-        training_notes=[s["guard"] for s in run.record.get("stages", {}).values() if s.get("guard")],
+        training_notes=_training_notes(run),
         sft_plot=_sft_plot(run.history),
         sft_caption=_sft_caption(run.history),
-        dpo_plot=_dpo_plot(run.history),
+        preferred=run.preferred.upper(),
+        dpo_plot=_dpo_plot(run.history, run.preferred),
         evaluation=_evaluation(run),
         glossary=[(n, g) for n, g in GLOSSARY.items() if any(m["metric"] == n for m in run.measures)],
         labels=_labels(run),
@@ -265,14 +284,14 @@ def headline(run: Run) -> list[str]:
                 text += ", a clear difference" if _verdict(change)[0] != "unclear" else ", which is no clear difference"
         sentences.append(text + ".")
     sentences += [said["sentence"] for said in advice(run.measures, run.comparisons, run.analysis.get("cost"))]
-    bad = next((c for s in run.sets if (c := run.comparison(s, "bad_behaviour", "sft", "dpo"))), None)
+    bad = next((c for s in run.sets if (c := run.comparison(s, "bad_behaviour", "sft", run.preferred))), None)
     if bad:
-        before, after = (run.measure(bad["set"], m, "bad_behaviour") for m in ("sft", "dpo"))
+        before, after = (run.measure(bad["set"], m, "bad_behaviour") for m in ("sft", run.preferred))
         verdict = {"better": "fewer", "worse": "more", "unclear": "no clear change"}[_verdict(bad)[0]]
         if before and after:
             sentences.append(
                 f"Bad answers (invented facts, asking for secrets, not declining) went from {percent(before['value'])} after SFT "
-                f"to {percent(after['value'])} after DPO: {verdict} ({_signed(bad)} points)."
+                f"to {percent(after['value'])} after {run.preferred.upper()}: {verdict} ({_signed(bad)} points)."
             )
     forgotten = run.comparison("general", "exact_match", "base", run.tuned or "")
     if forgotten:
@@ -286,12 +305,12 @@ def _signed(c: dict[str, Any]) -> str:
 
 
 def _tiles(run: Run) -> list[dict[str, str]]:
-    """For each main metric of the first set: base -> sft -> dpo."""
+    """For each main metric of the first set: base -> sft -> dpo or kto."""
     if not run.sets:
         return []
     tiles = []
     for metric in MAIN_METRICS:
-        found = [m for model in ("base", "sft", "dpo") if (m := run.measure(run.sets[0], model, metric))]
+        found = [m for model in ("base", "sft", run.preferred) if (m := run.measure(run.sets[0], model, metric))]
         if found:
             last = found[-1]
             tiles.append(
@@ -391,6 +410,16 @@ def _topic_share(topic: dict[str, Any]) -> str:
     return f"{point}({_interval(topic['low'], topic['high'])})"
 
 
+def _training_notes(run: Run) -> list[str]:
+    """What a guard said, and what speaks against the learning rate."""
+    stages = (run.record.get("stages") or {}).values()
+    signs = [sign for s in stages for sign in s.get("learning_rate_too_high") or ()]
+    return [
+        *(s["guard"] for s in stages if s.get("guard")),
+        *([f"The learning rate may be too high: {'; '.join(signs)}. Try a half or a third of it."] if signs else []),
+    ]
+
+
 def _stages(run: Run) -> list[tuple[str, str, str]]:
     rows = []
     for name, s in (run.record.get("stages") or {}).items():
@@ -402,6 +431,7 @@ def _stages(run: Run) -> list[tuple[str, str, str]]:
             f"{s['general_rows']:,} of them general" if s.get("general_rows") else "",
             f"held to the base on {s['held_rows']:,} general rows" if s.get("held_rows") else "",
             f"{s['pairs']:,} pairs" if s.get("pairs") else "",
+            f"{s['accepted']:,} accepted and {s['rejected']:,} rejected answers" if s.get("rejected") else "",
             f"{s['rows_dropped']:,} rows left out" if s.get("rows_dropped") else "",
             f"{s['pairs_dropped']:,} pairs left out" if s.get("pairs_dropped") else "",
             f"{s['steps']:,} steps" if s.get("steps") else "",
@@ -601,7 +631,7 @@ def _labels(run: Run) -> list[dict[str, Any]]:
 
 
 def _behaviour(run: Run) -> dict[str, Any] | None:
-    models = [m for m in ("base", "sft", "dpo") if m in run.models]
+    models = [m for m in ("base", "sft", run.preferred) if m in run.models]
     rows = []
     for name in run.sets:
         for metric in BAD_BEHAVIOURS:
@@ -609,9 +639,14 @@ def _behaviour(run: Run) -> dict[str, Any] | None:
             if any(found):
                 n = max(m["n"] for m in found if m)
                 rows.append(
-                    (f"{name}: {metric}", f"{n:,}", *map(_with_interval, found), _difference(run.comparison(name, metric, "sft", "dpo")))
+                    (
+                        f"{name}: {metric}",
+                        f"{n:,}",
+                        *map(_with_interval, found),
+                        _difference(run.comparison(name, metric, "sft", run.preferred)),
+                    )
                 )
-    head = ["behaviour", "rows", *models, "sft → dpo"]
+    head = ["behaviour", "rows", *models, f"sft → {run.preferred}"]
     return {"head": head, "rows": rows, "numbers": tuple(range(1, len(head)))} if rows else None
 
 
@@ -632,7 +667,7 @@ def _general(run: Run) -> dict[str, Any] | None:
 
 def _samples(run: Run, each: int = 2) -> list[dict[str, Any]]:
     """A few rows of each fate, drawn by the hash of the id."""
-    models = [m for m in run.models if m in ("base", "sft", "dpo")] or run.models
+    models = [m for m in run.models if m in ("base", "sft", run.preferred)] or run.models
     rows: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for a in run.answers:
         if a["set"] in run.sets and a["model"] in models:
@@ -901,20 +936,20 @@ def _sft_caption(history: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _dpo_plot(history: Sequence[dict[str, Any]]) -> Markup | None:
-    if not any(h["stage"] == "dpo" for h in history):
+def _dpo_plot(history: Sequence[dict[str, Any]], stage: str) -> Markup | None:
+    if not any(h["stage"] == stage for h in history):
         return None
     with matplotlib.rc_context(_style()):
         figure = Figure(figsize=(9, 2.9), layout="constrained")
         one, two, three = figure.subplots(1, 3)
-        _curve(one, history, "dpo", "margin", "margin", LOOK["dpo"])
+        _curve(one, history, stage, "margin", "margin", LOOK["dpo"])
         one.set_title("margin of chosen over rejected", fontsize=10)
-        _curve(two, history, "dpo", "chosen_logp", "chosen", LOOK["merged"])
-        _curve(two, history, "dpo", "rejected_logp", "rejected", LOOK["dpo"])
+        _curve(two, history, stage, "chosen_logp", "chosen", LOOK["merged"])
+        _curve(two, history, stage, "rejected_logp", "rejected", LOOK["dpo"])
         two.set_title("log-probability of answers, nats", fontsize=10)
         if two.lines:
             two.legend(fontsize=9)
-        _metric_panel(three, history, "dpo")
+        _metric_panel(three, history, stage)
         for ax in (one, two):
             ax.set_xlabel("step")
-        return _svg(figure, "DPO: margin, log-probabilities of chosen and rejected answers, validation metric by step")
+        return _svg(figure, f"{stage.upper()}: margin, log-probabilities of chosen and rejected answers, validation metric by step")

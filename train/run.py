@@ -1,4 +1,4 @@
-"""The story of a training run: SFT, then DPO, then merge, then evaluation and report.
+"""The story of a training run: SFT, then DPO (or KTO, where there are no pairs), then merge, then evaluation and report.
 
     run_dir = run(config, now=datetime.now(UTC), progress=Silent())
 
@@ -6,6 +6,7 @@ A run lives in runs/<UTC time>-<name>/, and runs/latest points at the last. run.
 there is not done again, so an interrupted run goes on where it was when the same command is given again.
 """
 
+import errno
 import hashlib
 import json
 import platform
@@ -15,12 +16,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from train.config import TrainConfig
-from train.dataset import Manifest
+from train.dataset import Manifest, enough_judged
 from train.errors import ConfigError, DataError, TemplateError, TrainError
 from train.watch import Progress, write_json
 
-STAGES = ("sft", "dpo", "merge", "evaluate", "report")
+STAGES = ("sft", "dpo", "kto", "merge", "evaluate", "report")
 LIBRARIES = ["torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "tokenizers"]
 DISK = 500_000_000
 
@@ -47,7 +50,7 @@ def run(
     elif not (run_dir / "run.json").is_file():
         run_dir = new_run(config, manifest, now, run_dir)
     record = read_record(run_dir)
-    if record["config_sha256"] != fingerprint(config) or record["manifest_sha256"] != manifest.sha256:
+    if fingerprint(config_of(run_dir)) != fingerprint(config) or record["manifest_sha256"] != manifest.sha256:
         raise ConfigError(f"{run_dir}: a run with other settings or other data is here. Set --out to a new folder, or leave it out.")
     for stage in stages:
         if record["stages"].get(stage, {}).get("done") and not again:
@@ -61,12 +64,26 @@ def run(
             if {path.name for path in run_dir.iterdir()} == {"run.json"}:
                 discard(run_dir, config.out, before)
             raise
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if not is_full(error):
+                raise
+            raise TrainError(
+                f"{run_dir}: the disk is full ({' '.join(str(error).split())[:200]}). Free some space and run again: stages that are done, "
+                f"and the last checkpoint of {stage}, are kept."
+            ) from error
         record["stages"][stage] = {**result, "done": True}
         write_json(run_dir / "run.json", record)
     if all(record["stages"].get(stage, {}).get("done") for stage in STAGES):
         record["status"] = "done"
         write_json(run_dir / "run.json", record)
     return run_dir
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a disk without space is behind an error; libraries say it in words of their own."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return True
+    return any(sign in str(error) for sign in ("No space left on device", "PytorchStreamWriter failed writing"))
 
 
 def perform(stage: str, config: TrainConfig, manifest: Manifest, run_dir: Path, progress: Progress) -> dict[str, Any]:
@@ -86,6 +103,15 @@ def perform(stage: str, config: TrainConfig, manifest: Manifest, run_dir: Path, 
             progress.note(f"DPO skipped: {why}")
             return {"skipped": why}
         return train_dpo(config, manifest, run_dir, progress=progress)
+    if stage == "kto":
+        unfit = no_kto(config, manifest, run_dir)
+        if unfit:
+            if not (run_dir / "dpo").is_dir():
+                progress.note(f"KTO skipped: {unfit}")
+            return {"skipped": unfit}
+        from train.kto import train_kto
+
+        return train_kto(config, manifest, run_dir, progress=progress)
     if stage == "merge":
         from train.merge import merge_run
 
@@ -97,6 +123,15 @@ def perform(stage: str, config: TrainConfig, manifest: Manifest, run_dir: Path, 
     from train.report import write_report
 
     return {"path": str(write_report(run_dir))}
+
+
+def no_kto(config: TrainConfig, manifest: Manifest, run_dir: Path) -> str | None:
+    """Why KTO has nothing to do in this run, or None: it stands in where no pairs were there for DPO. DataError without SFT's result."""
+    if not (run_dir / "sft").is_dir():
+        raise DataError(f"{run_dir}: KTO starts from an SFT result, and sft/ is missing. Run `python -m train sft` first.")
+    if (run_dir / "dpo").is_dir():
+        return "DPO learned from preference pairs"
+    return "train.kto is null" if config.kto is None else enough_judged(manifest)
 
 
 def new_run(config: TrainConfig, manifest: Manifest, now: datetime, run_dir: Path | None = None) -> Path:

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,13 +22,13 @@ from trl import SFTConfig, SFTTrainer
 
 from train import cpu, evaluate, memory, model, template
 from train.config import TrainConfig, check_options
-from train.dataset import Manifest, Row, mix, read_general, read_rows, read_training, take
+from train.dataset import GENERAL_ID, Manifest, Row, mix, read_general, read_rows, read_training, take, weigh
 from train.errors import ConfigError, TrainError
 from train.metrics import Measure, TaskSpec
 from train.proof import prove, prove_training
 from train.retain import Retention
 from train.template import Encoded, Source
-from train.watch import Budget, History, Progress, Watch, last_checkpoint, write_json
+from train.watch import Budget, History, Progress, Silent, Watch, last_checkpoint, too_high, write_json
 
 
 class Prepared(NamedTuple):
@@ -41,18 +41,38 @@ class Prepared(NamedTuple):
     validation: list[Row]
     proof: dict[str, Any]
     facts: dict[str, Any]
+    weights: dict[tuple[int, ...], float] | None
+
+
+class Weighted:
+    """A model whose log-probabilities count `weights` (rows, tokens) times; with all else it is the model."""
+
+    def __init__(self, model: Any, weights: torch.Tensor) -> None:
+        self._model, self._weights = model, weights
+
+    def __call__(self, **inputs: Any) -> Any:
+        """The model's output with weighted log-probabilities (rows, tokens - 1)."""
+        output = self._model(**inputs)
+        output.log_probs = output.log_probs * self._weights[:, -output.log_probs.shape[1] :]
+        return output
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
 
 
 class Trainer(memory.HalvesBatches, SFTTrainer):
-    """TRL's trainer with one more term in the loss: what `retention` measures on general rows, if there is one."""
+    """TRL's trainer with rows by weight, if `weights` has them by their ids, and with one more term in the loss: what `retention`
+    measures on general rows, if there is one."""
 
     retention: Retention | None = None
     names: Callable[[Any], list[str]]
+    weights: Mapping[tuple[int, ...], float] | None = None
     _draw: int | None = None
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """TRL's loss, and the retention's while training. Raises TrainError naming the rows where it is no number."""
-        loss = super().compute_loss(model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch)
+        asked = Weighted(model, weights_in(inputs, self.weights)) if self.weights and model.training else model
+        loss = super().compute_loss(asked, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch)
         if model.training and not torch.isfinite(loss):
             raise TrainError(
                 f"train.sft: the loss is {loss.item()} at step {self.state.global_step + 1}; the rows of that batch: "
@@ -78,6 +98,8 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     started = time.monotonic()
     options = config.sft_options
     known_options("train.sft", options, SFTConfig)
+    if config.weighting and options.get("loss_type", "nll") == "dft":
+        raise ConfigError("train.weighting weighs the log-likelihood; train.sft.loss_type is dft. Leave one of them out.")
     prepared = prepare(config, manifest)
     net, tokenizer = prepared.student
     if config.method != "full":
@@ -100,6 +122,11 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
             "student": f"{config.student} ({share.total:,} parameters, {net.dtype})".replace("torch.", ""),
             "method": f"{described_method(config)}, {share.trainable:,} trainable ({share.percent:.2f} %)",
             "rows": f"{len(prepared.rows):,} ({prepared.facts['general_rows']:,} general; {prepared.facts['rows_dropped']:,} left out)",
+            **(
+                {"weights": "every {} counts the same: rows from {} to {} times".format(config.weighting, *prepared.facts["weights"])}
+                if prepared.weights
+                else {}
+            ),
             "general ability": describe_general(config, prepared, retention),
             "tokens per epoch": f"{tokens:,} ({sum(len(r.ids) - r.prompt_length for r in prepared.rows):,} in the loss)",
             "steps": f"{steps:,} of {tokens * epochs / max(steps, 1):,.0f} tokens, {epochs:g} epochs",
@@ -118,6 +145,7 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     room = memory.make_room(trainer, [len(row.ids) for row in prepared.rows])
     progress.note(f"memory: {room.told()}")
     trainer.retention = retention
+    trainer.weights = prepared.weights
     trainer.names = lambda batch: rows_of(batch, prepared.rows)
     batches = prove_training(trainer, prepared.rows, template.adapt(tokenizer, config.student))
     write_json(run_dir / "template_proof.json", {**prepared.proof, "batches": batches})
@@ -128,11 +156,14 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
         progress,
         points=config.evaluation.points,
         tokens_per_epoch=tokens,
-        score=scorer(net, tokenizer, prepared.validation, manifest.task, config),
+        score=scorer(net, tokenizer, prepared.validation, manifest.task, config, progress=progress),
         keep=lambda path: save(net, path),
         budget=limit_forgetting(config, prepared, net, retention, history, folder),
     )
     seconds = fit(trainer, watch, folder)
+    signs = too_high(history.lines, "sft")
+    if signs:
+        progress.note(f"the learning rate may be too high: {'; '.join(signs)}. Try a half or a third of train.sft.learning_rate.")
     if watch.best is None:
         if watch.budget and not [line["general_within"] for line in history.lines if "general_within" in line][-1]:
             raise TrainError(
@@ -151,6 +182,7 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
         "tokens_per_second": watch.speed(seconds),
         "best": watch.best._asdict() if watch.best else None,
         "stopped": watch.stopped,
+        "learning_rate_too_high": signs,
         "memory": {**room.record(), **memory.peak(trainer)},
         "train_seconds": round(seconds, 1),
         "seconds": round(time.monotonic() - started, 1),
@@ -204,6 +236,7 @@ def prepare(config: TrainConfig, manifest: Manifest) -> Prepared:
     validation = []
     if manifest.count("sft/validation.parquet"):
         validation = take(read_rows(manifest.path("sft/validation.parquet")), config.evaluation.validation_rows, config.seed)
+    weights = weights_of(config, rows, encoding.rows)
     facts = {
         "rows": len(encoding.rows),
         "general_rows": general,
@@ -211,8 +244,9 @@ def prepare(config: TrainConfig, manifest: Manifest) -> Prepared:
         "rows_dropped": sum(len(ids) for ids in encoding.dropped.values()),
         "dropped": encoding.dropped,
         "validation_rows": len(validation),
+        "weights": [round(min(weights.values()), 3), round(max(weights.values()), 3)] if weights else None,
     }
-    return Prepared(student, encoding.rows, kept, aside, validation, {"student": config.student, **proof}, facts)
+    return Prepared(student, encoding.rows, kept, aside, validation, {"student": config.student, **proof}, facts, weights)
 
 
 def sources_of(rows: Sequence[Row]) -> list[Source]:
@@ -224,6 +258,35 @@ def rows_of(batch: torch.Tensor, rows: Sequence[Encoded]) -> list[str]:
     """The ids of the rows that a batch of token ids (rows, tokens) holds, packed ones too."""
     texts = [f",{','.join(map(str, line))}," for line in batch.tolist()]
     return [row.id for row in rows if any(f",{','.join(map(str, row.ids))}," in text for text in texts)]
+
+
+def weights_in(batch: Any, weights: Mapping[tuple[int, ...], float]) -> torch.Tensor:
+    """The weight of each token of a batch (rows, tokens): that of its row, also where rows are packed into one line; 1 elsewhere."""
+    ids = batch["input_ids"]
+    found = torch.ones(ids.shape, device=ids.device)
+    packed = "attention_mask" not in batch
+    marks = batch["position_ids"] if packed else batch["attention_mask"]
+    for number, (line, mark) in enumerate(zip(ids.tolist(), marks.tolist(), strict=True)):
+        starts = [i for i, position in enumerate(mark) if position == 0] if packed else [mark.index(1)]
+        ends = [*starts[1:], len(line)] if packed else [starts[0] + sum(mark)]
+        for start, end in zip(starts, ends, strict=True):
+            found[number, start:end] = weights.get(tuple(line[start:end]), 1.0)
+    return found
+
+
+def weights_of(config: TrainConfig, rows: Sequence[Row], encoded: Sequence[Encoded]) -> dict[tuple[int, ...], float] | None:
+    """What `train.weighting` makes of the rows, by their token ids; general rows are not weighed. None where nothing is to be weighed.
+
+    Raises ConfigError where no row has what they are to be weighed by.
+    """
+    if config.weighting is None:
+        return None
+    classes = {row.id: getattr(row, config.weighting) for row in rows if not row.id.startswith(GENERAL_ID)}
+    if not any(classes.values()):
+        raise ConfigError(f"train.weighting is {config.weighting}, but no row has a {config.weighting}. Set train.weighting: null.")
+    own = [row for row in encoded if row.id in classes]
+    weights = weigh({row.id: classes[row.id] for row in own}, {row.id: len(row.ids) - row.prompt_length for row in own})
+    return {tuple(row.ids): weights[row.id] for row in own}
 
 
 def retain(config: TrainConfig, prepared: Prepared, arguments: Any, pad: int) -> Retention | None:
@@ -280,10 +343,17 @@ def scorer(
     task: TaskSpec,
     config: TrainConfig,
     seen: Callable[[Sequence[str]], None] | None = None,
+    progress: Progress | None = None,
 ) -> Any:
     """Return a function that measures the task's metric of `net` on `rows`, or None when there are none; `seen` is shown the answers."""
     if not rows:
         return None
+    fits = [config.evaluation.batch_size]
+    similar = evaluate.similarity(config)
+
+    def halved(size: int) -> None:
+        fits.append(size)
+        (progress or Silent()).note(evaluate.smaller_batches(size))
 
     def score() -> Measure:
         net.eval()
@@ -294,8 +364,10 @@ def scorer(
                 list(rows),
                 task,
                 max_new_tokens=config.evaluation.max_new_tokens,
-                batch_size=config.evaluation.batch_size,
+                batch_size=fits[-1],
                 seen=seen,
+                halved=halved,
+                similar=similar,
             )
         finally:
             net.train()

@@ -217,6 +217,52 @@ class Watch(TrainerCallback):
         return round((state.epoch or 0.0) * self.tokens_per_epoch)
 
 
+# A training loss has fallen where it lost this part of itself, and a metric stands still where no point is above the first one's interval.
+FELL = 0.2
+POINTS = 3  # fewer say nothing of a trend
+SOLVED = 0.95  # a metric as high as this has no way to go
+
+
+def too_high(lines: Sequence[Mapping[str, Any]], stage: str) -> list[str]:
+    """The signs in a stage's history that its learning rate is too high, in words; none where all is well.
+
+    The loss falls while the task's metric falls by more than its interval from its best point, or never rises above the interval of its
+    first; or general ability is outside its budget at the end.
+    """
+    own = [line for line in lines if line["stage"] == stage and line["step"]]
+    points = [line for line in own if "value" in line]
+    found = []
+    if len(points) >= POINTS:
+        first, last = points[0], points[-1]
+        best = max(points, key=lambda line: line["value"])
+        if best["value"] > last["high"] and (fell := _fell(own, best["step"])):
+            found.append(
+                f"the loss fell by {100 * fell:.0f} % after step {best['step']}, but {last['metric']} from {best['value']:.3f} to "
+                f"{last['value']:.3f}"
+            )
+        elif best["value"] <= first["high"] and best["value"] < SOLVED and (fell := _fell(own, first["step"])):
+            found.append(
+                f"the loss fell by {100 * fell:.0f} % after step {first['step']}, but {last['metric']} did not clearly rise above "
+                f"{first['value']:.3f}"
+            )
+    general = [line for line in own if "general_within" in line]
+    if general and not general[-1]["general_within"]:  # where a stronger hold brought it back, the rate was not too high for it
+        found.append(f"general ability was outside its budget at the end ({general[-1]['general']:.3f})")
+    return found
+
+
+def _fell(lines: Sequence[Mapping[str, Any]], step: int) -> float | None:
+    """By which part the loss fell between `step` and the end, as means of a tenth of the log lines; None where it did not."""
+    losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    width = max(1, len(losses) // 10)
+    before = [loss for at, loss in losses if at <= step][-width:]
+    after = [loss for at, loss in losses if at > step][-width:]
+    if not before or not after:
+        return None
+    fell = 1 - (sum(after) / len(after)) / (sum(before) / len(before))
+    return fell if fell >= FELL else None
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest complete checkpoint of an interrupted stage."""
     found = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]

@@ -279,3 +279,49 @@ def test_an_exam_that_the_recipe_dropped_still_guards_the_export(bank, tmp_path,
     manifest = export(store, tmp_path / "out", **{**given, "evaluation_sets": (), "retired": said})
     assert manifest["decontamination"] == {"passed": True, "sets": [], "retired": said}
     assert "Retired, and not checked any more: geo, by ana: its rows are public now" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_answers_found_wrong_go_out_as_unpaired_rows_beside_the_accepted_ones(bank_store, bank_example, bank_context, bank, exam, tmp_path):
+    def text(i):
+        return "Where is the card for " + " ".join(WORDS[(i * step + i // 5) % len(WORDS)] for step in (1, 3, 7, 9, 11))
+
+    wrong = {"answer": {"intent": "refund", "urgency": "normal", "entities": {}}}
+    harsh = {"scores": {"judge_answer": 2.0, "judge_input": 5.0}}
+    vague = {"scores": {"judge_answer": 5.0, "judge_input": 1.0}}
+    made = [bank_example(text(i), item_id=f"cards/arrival:topic:{i}") for i in range(40)]
+    label, judged, person, edited, unreal, spoilt = (
+        bank_example(text(40 + i), item_id=f"cards/arrival:topic:{60 + i}", **fields)
+        for i, fields in enumerate((wrong, harsh, {}, {}, vague, {"completion": "{"}))
+    )
+    twin = bank_example(text(3) + " please", item_id="cards/arrival:topic:65")
+    both = bank_example(text(48) + " 4111 1111 1111 1111", item_id="cards/arrival:topic:67", **wrong)
+    known = bank_example("Nobody answered my letter about the blue marble table", item_id="cards/arrival:topic:68", **wrong)
+    found = [label, judged, person, edited, unreal, twin, spoilt, both, known]
+    store = bank_store([*made, *found], name="judged.duckdb")
+    sets = (exam("Nobody answered my letter about the blue marble table"),)
+    context = replace(bank_context, evaluation_sets=sets)
+    curate(store, context)
+    said = Decision(example_id=person.id, action="reject", reason="rude")
+    better = '{"intent":"card_arrival","urgency":"high","entities":{}}'
+    apply(store, "ana", [said, Decision(example_id=edited.id, action="edit", new_completion=better)], context.task)
+    curate(store, context)
+    given = bank()[1]
+    manifest = export(store, tmp_path / "out", **{**given, "evaluation_sets": sets})
+    rows = [row for part in ("train", "validation") for row in read(tmp_path / "out" / "unpaired" / f"{part}.parquet")]
+    split = {row["id"]: row["split"] for row in store.query("SELECT example_id AS id, split FROM splits")}
+    expected = {e.id for e in (label, judged, person, edited) if split[e.id] != "test"}
+    assert len(expected) >= 3, "the seed leaves most of them in the learned splits"
+    assert {row["id"] for row in rows if not row["label"]} == expected
+    accepted = {row["id"] for part in ("train", "validation") for row in read(tmp_path / "out" / "sft" / f"{part}.parquet")}
+    assert {row["id"] for row in rows if row["label"]} == accepted
+    assert list(rows[0])[:4] == ["prompt", "completion", "label", "reason"]
+    assert manifest["data"]["unpaired"]["rejected"] == len(expected)
+    assert {row["by"] for row in manifest["data"]["unpaired"]["reasons"]} <= {"a person", "filter:truth", "filter:judge"}
+    assert "KTOTrainer" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_without_an_answer_found_wrong_there_are_no_unpaired_files(bank, tmp_path):
+    store, given = bank()
+    manifest = export(store, tmp_path / "out", **given)
+    assert not [name for name in manifest["files"] if name.startswith("unpaired/")]
+    assert manifest["data"]["unpaired"]["rejected"] == 0

@@ -14,10 +14,11 @@ from trl import DPOConfig
 from train import dpo, template
 from train.config import TrainConfig
 from train.dataset import Manifest, read_pairs
-from train.dpo import TOLERANCE, Guard, align, choose, train_dpo
+from train.dpo import align, train_dpo
 from train.errors import ConfigError, DataError
 from train.metrics import Measure
 from train.model import load_student
+from train.preference import TOLERANCE, Guard, choose
 from train.sft import known_options, train_sft
 from train.template import Encoded, Source
 from train.watch import Best, History, Silent, Watch
@@ -104,6 +105,25 @@ def test_a_learning_rate_that_ruins_likelihood_ends_in_the_sft_weights(manifest:
     assert record["kept"] in ("sft", "best")
 
 
+def test_a_loss_that_is_no_number_names_the_pairs_and_ends_in_the_sft_weights(
+    manifest: Manifest, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    class Broken(dpo.Trainer):
+        def _compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+            loss = super()._compute_loss(*args, **kwargs)
+            return loss * float("nan") if self.state.global_step == 1 else loss
+
+    config = make_config(dpo={**GENTLE, "per_device_train_batch_size": 2})
+    run_dir = tuned(manifest, config, tmp_path / "run")
+    original, dpo.Trainer = dpo.Trainer, Broken  # type: ignore[misc]
+    try:
+        record = train_dpo(config, manifest, run_dir, progress=Silent())
+    finally:
+        dpo.Trainer = original  # type: ignore[misc]
+    assert "the loss is nan at step 2, with the rows " in record["guard"]
+    assert (record["kept"], record["steps"]) == ("sft", 1)
+
+
 def test_the_whole_model_can_be_optimized(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(method="full")
     run_dir = tuned(manifest, config, tmp_path / "run")
@@ -144,7 +164,7 @@ def test_every_default_option_is_one_of_trl() -> None:
 
 
 def measure(value: float) -> Measure:
-    return Measure("macro_f1", value, value, value, 10)
+    return Measure("macro_f1", value, value, value, 300)
 
 
 def watched(tmp_path: Path, last: float, best: float, stopped: str | None = None) -> Watch:
@@ -166,6 +186,13 @@ def watched(tmp_path: Path, last: float, best: float, stopped: str | None = None
 )
 def test_what_is_kept(tmp_path: Path, start: float, last: float, best: float, stopped: str | None, kept: str) -> None:
     assert choose(measure(start), watched(tmp_path, last, best, stopped))[0] == kept
+
+
+def test_a_fall_on_few_rows_says_less(tmp_path: Path) -> None:
+    watch = watched(tmp_path, 0.74, 0.74)
+    assert choose(measure(0.80), watch)[0] == "sft"
+    watch.last = measure(0.74)._replace(n=60)
+    assert choose(measure(0.80), watch)[0] == "last"
 
 
 def test_without_validation_rows_only_collapse_counts(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from transformers import (
 from train import evaluate
 from train.config import TrainConfig
 from train.dataset import Manifest, Row
-from train.errors import DataError
+from train.errors import DataError, TrainError
+from train.evaluate import EvaluationRows, write_evaluation
 from train.metrics import TaskSpec
 from train.model import has_plain_cache, load_student
 from train.watch import Silent
@@ -504,3 +506,55 @@ def test_a_model_folder_is_evaluated_on_json_lines(trained: Any, tmp_path: Path)
     assert (accuracy["set"], accuracy["model"], accuracy["n"]) == ("x", "model", 2)
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == measures
     assert evaluate.evaluate_model(str(run_dir / "merged"), {"x": tmp_path / "x.jsonl"}, TASK, config) == measures
+
+
+@pytest.fixture
+def roomless(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let generation run out of memory with more rows in a batch than given."""
+
+    def limit(rows: int) -> None:
+        for name in ("_greedy", "_greedy_by_library"):
+            whole = getattr(evaluate, name)
+
+            def decode(model: Any, prompts: list[list[int]], *args: Any, whole: Any = whole) -> Any:
+                if len(prompts) > rows:
+                    raise torch.OutOfMemoryError("too many")
+                return whole(model, prompts, *args)
+
+            monkeypatch.setattr(evaluate, name, decode)
+
+    return limit
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_the_answers_stay(student: Path, roomless: Callable[[int], None]) -> None:
+    net, tokenizer = load_student(str(student))
+    prompts = [[{"role": "user", "content": f"What is snow{'?' * i}"}] for i in range(11)]
+    whole = evaluate.write(net, tokenizer, prompts, max_new_tokens=6, batch_size=8)
+    roomless(3)
+    sizes: list[int] = []
+    done: list[int] = []
+    parts = evaluate.write(net, tokenizer, prompts, max_new_tokens=6, batch_size=8, halved=sizes.append, report=done.append)
+    assert [w.text for w in parts] == [w.text for w in whole]
+    assert sizes == [4, 2]
+    assert done[-1] == 11
+
+
+def test_a_single_answer_that_does_not_fit_says_what_to_set(student: Path, roomless: Callable[[int], None]) -> None:
+    net, tokenizer = load_student(str(student))
+    roomless(0)
+    with pytest.raises(TrainError, match=r"Lower train\.evaluation\.max_new_tokens"):
+        evaluate.write(net, tokenizer, [[{"role": "user", "content": "a"}]] * 2, max_new_tokens=4, batch_size=2)
+
+
+def test_reasoning_is_kept_beside_the_answer_that_is_scored(tmp_path: Path) -> None:
+    prompt = [{"role": "user", "content": "2 + 2?"}]
+    row = Row("a", prompt, "<think>\nTwo and two.\n</think>\n4", None, None, "sums", None)
+    s = EvaluationRows("test", [row], TaskSpec(output="text"))
+    said = {"test": {"base": ["<think>\nNo idea"], "sft": ["<think>\nIt is four.\n</think>\n4"]}}
+    measures = write_evaluation(tmp_path, [s], said)
+    values = {(m["model"], m["metric"]): m["value"] for m in measures}
+    assert (values["base", "exact_match"], values["sft", "exact_match"]) == (0.0, 1.0)
+    assert (values["base", "endless_reasoning"], values["sft", "endless_reasoning"]) == (1.0, 0.0)
+    line = json.loads((tmp_path / "answers/test/sft.jsonl").read_text())
+    assert (line["answer"], line["expected"], line["reasoning"]) == ("4", "4", "It is four.")
+    assert pq.read_table(tmp_path / "answers.parquet").to_pylist()[1]["completion"].startswith("<think>")

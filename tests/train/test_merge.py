@@ -100,7 +100,7 @@ def test_a_whole_model_is_taken_as_it_is(manifest: Manifest, make_config: MakeCo
 
 
 def test_nothing_to_merge_is_refused(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="neither dpo/ nor sft/"):
+    with pytest.raises(ModelError, match="neither dpo/, kto/ nor sft/"):
         merge_run(make_config(), manifest, tmp_path)
 
 

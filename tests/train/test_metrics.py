@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from train import metrics
-from train.metrics import METRICS, Answer, TaskSpec, detectable, holm, mcnemar, read_answer, score
+from train.metrics import METRICS, Answer, TaskSpec, apart, detectable, holm, mcnemar, number_right, read_answer, score
 
 LABELS = ("card", "pin_change", "other")
 TASK = TaskSpec(
@@ -254,13 +254,15 @@ def test_every_metric_is_in_the_glossary(name: str) -> None:
     assert metrics.GLOSSARY[name].sentence.endswith(".")
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", [name for name in METRICS if name != "embedding_similarity"])  # that one takes a model
 def test_every_metric_stays_between_0_and_1_and_inside_its_interval(name: str) -> None:
     rng = np.random.default_rng(3)
-    task = TEXT if name in ("token_f1", "rouge_l", "chrf") else TASK
+    task = TEXT if name in ("token_f1", "rouge_l", "chrf", "numeric_match") else TASK
     texts = (
         ["a b c", "a c", "d"] if task is TEXT else [dumps(reply(x, {"amount": y}, decision="wait")) for x in LABELS for y in ("£40", "£7")]
     )
+    texts = ["<think>a</think>b", "<think>a"] if name == "endless_reasoning" else texts
+    texts = ["3", "4"] if name == "numeric_match" else texts
     answers = [read_answer(task, "£40", str(rng.choice(texts)), str(rng.choice(texts))) for _ in range(60)]
     (found,) = score({"x": answers}, [name]).measures["x"]
     assert 0 <= found.low <= found.value <= found.high <= 1
@@ -462,3 +464,66 @@ def test_a_comparison_says_what_it_could_have_seen() -> None:
     share, mean = score(told, ["label_accuracy", "token_f1"], [("x", "y")]).comparisons
     assert share.detectable is not None and 0.1 < share.detectable < 0.3
     assert mean.detectable == pytest.approx((mean.high - mean.low) / 2 / 1.96 * 2.802, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning", "answer"),
+    [
+        ("4", None, "4"),
+        ("<think>\nTwo and two.\n</think>\n4", "Two and two.", "4"),
+        ("\n<think></think>\n\n{}", "", "{}"),
+        ("Two and two.\n</think>\n4", "Two and two.", "4"),
+        ("<think>\nTwo and", "Two and", None),
+        ("Write <think> and </think> around it.", None, "Write <think> and </think> around it."),
+    ],
+)
+def test_reasoning_is_taken_off_an_answer(text: str, reasoning: str | None, answer: str | None) -> None:
+    assert apart(text) == (reasoning, answer)
+
+
+@pytest.mark.parametrize(
+    ("task", "said", "wanted"),
+    [
+        (TaskSpec(output="json", label_field="intent", labels=("a", "b")), '{"intent":"a"}', '{"intent":"a"}'),
+        (TaskSpec(output="text", labels=("a", "b")), "a", "a"),
+        (TaskSpec(output="text", type="generation"), "a long answer", "a long answer"),
+        (TaskSpec(output="json", entities_field="e"), '{"e":{"x":"1"}}', '{"e":{"x":"1"}}'),
+    ],
+)
+@pytest.mark.parametrize("reference", ["<think>\nso\n</think>\n", ""])
+def test_every_kind_of_answer_is_scored_after_its_reasoning(task: TaskSpec, said: str, wanted: str, reference: str) -> None:
+    answers = {
+        "ended": [read_answer(task, "1", f"<think>\nhm, b? no\n</think>\n{said}", reference + wanted)],
+        "endless": [read_answer(task, "1", f"<think>\n{said}", reference + wanted)],
+    }
+    scores = score(answers, resamples=10).measures
+    ended, endless = ({m.metric: m.value for m in scores[name]} for name in ("ended", "endless"))
+    assert ended["exact_match"] == 1.0
+    assert endless["exact_match"] == 0.0
+    assert (ended["endless_reasoning"], endless["endless_reasoning"]) == (0.0, 1.0)
+    for metric in {"label_accuracy", "macro_f1", "rouge_l", "entity_f1"} & ended.keys():
+        assert (ended[metric], endless[metric]) == (1.0, 0.0), metric
+
+
+def test_a_set_without_reasoning_says_nothing_of_it() -> None:
+    answers = {"x": [read_answer(TaskSpec(output="text"), "", "4", "4")]}
+    assert "endless_reasoning" not in {m.metric for m in score(answers, resamples=10).measures["x"]}
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted", "right"),
+    [
+        ("42", "42", 1.0),
+        ("First 6 times 7, so it is 42.", "42", 1.0),
+        ("1,042.50 EUR", "1042.5 EUR", 1.0),
+        ("It is -3", "3", 0.0),
+        ("I do not know", "42", 0.0),
+        ("41", "$42", 0.0),
+        ("anything", "between 3 and 5", None),
+        ("7", "a text about the year 1984 and what followed", None),
+        ("7", "no number", None),
+        ("version 1.2.3", "2.3", 0.0),
+    ],
+)
+def test_a_number_is_right_whatever_stands_around_it(said: str, wanted: str, right: float | None) -> None:
+    assert number_right(read_answer(TaskSpec(output="text"), "", said, wanted)) == right

@@ -306,3 +306,14 @@ def test_help_answers_without_loading_torch() -> None:
     code = "import sys; from train.cli import main\ntry: main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip().endswith("False")
+
+
+def test_a_disk_that_fills_ends_in_one_line_and_loses_nothing(export: Path, make_config: MakeConfig) -> None:
+    config = make_config()
+    where = run.run(config, now=NOW, progress=Silent(), stages=("sft",))
+    (where / "history.json.new").symlink_to("/dev/full")
+    with pytest.raises(TrainError, match=r"the disk is full .*Free some space and run again"):
+        run.run(config, now=NOW, progress=Silent(), run_dir=where, stages=("dpo",))
+    (where / "history.json.new").unlink()
+    run.run(config, now=NOW, progress=Silent(), run_dir=where, stages=("dpo",))
+    assert run.read_record(where)["stages"]["dpo"]["done"]

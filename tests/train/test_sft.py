@@ -1,10 +1,12 @@
 """SFT lowers the loss, keeps the best point, names what it leaves out, and goes on after an interruption to the same end."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from peft import PeftModel
@@ -12,12 +14,12 @@ from safetensors.torch import load_file
 from transformers import TrainerControl, TrainerState
 from trl import SFTConfig
 
-from train import model
+from train import model, template
 from train.config import TrainConfig
-from train.dataset import Manifest
+from train.dataset import HEAVIEST, Manifest, read_training, weigh
 from train.errors import ConfigError, DataError, TemplateError, TrainError
 from train.metrics import Measure
-from train.sft import known_options, rows_of, train_sft
+from train.sft import known_options, rows_of, sources_of, train_sft
 from train.template import Encoded
 from train.watch import Best, Budget, History, Silent, Watch
 
@@ -277,3 +279,77 @@ def test_the_rows_of_a_batch_are_found_by_their_tokens() -> None:
     rows = [Encoded("a", [1, 2, 3], 1), Encoded("b", [2, 3], 1)]
     assert rows_of(torch.tensor([[1, 2, 3, 0], [2, 3, 0, 0]]), rows) == ["a", "b"]
     assert rows_of(torch.tensor([[12, 3, 0]]), rows) == []
+
+
+def uneven(export: Path, keep: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 8, 9, 12, 16, 20, 24)) -> Manifest:
+    """The toy export with few rows, most of them of one label."""
+    path = export / "sft/train.parquet"
+    pq.write_table(pq.read_table(path).take(list(keep)), path)
+    raw = json.loads((export / "manifest.json").read_text())
+    raw["files"]["sft/train.parquet"] = {"rows": len(keep), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    (export / "manifest.json").write_text(json.dumps(raw))
+    return Manifest.read(export)
+
+
+def test_every_class_weighs_the_same_and_the_mean_is_one() -> None:
+    classes = {**{f"a{i}": "a" for i in range(90)}, **{f"b{i}": "b" for i in range(10)}}
+    tokens = {row: 5 if row.startswith("a") else 3 for row in classes}
+    weights = weigh(classes, tokens)
+    sums = {name: sum(weights[row] * tokens[row] for row in classes if classes[row] == name) for name in "ab"}
+    assert sums["a"] == pytest.approx(sums["b"])
+    assert sums["a"] + sums["b"] == pytest.approx(sum(tokens.values()))
+
+
+def test_no_row_is_blown_up() -> None:
+    classes = {**{f"a{i}": "a" for i in range(999)}, "b": "b"}
+    weights = weigh(classes, dict.fromkeys(classes, 1))
+    assert weights["b"] / weights["a0"] == pytest.approx(HEAVIEST / (1000 / 2 / 999))
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        {"per_device_train_batch_size": 12, "gradient_accumulation_steps": 1},
+        {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 4},
+        {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 8, "packing": True},
+    ],
+    ids=["one batch", "accumulated", "packed"],
+)
+def test_a_step_moves_by_the_weighted_gradient(export: Path, make_config: MakeConfig, tmp_path: Path, batches: dict[str, Any]) -> None:
+    manifest = uneven(export)
+    plain = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0, "lr_scheduler_type": "constant", "warmup_steps": 0, "max_steps": 1}
+    config = make_config(weighting="label", max_length=96, sft={**plain, **batches})
+    record = train_sft(config, manifest, tmp_path / "run", progress=Silent())
+    assert record["weights"][0] < 1 < record["weights"][1]
+    student = model.load_student(config.student, config)
+    rows = read_training(manifest)
+    encoded = template.encode(student.tokenizer, template.adapt(student.tokenizer, "s"), sources_of(rows), 96).rows
+    tokens = {row.id: len(row.ids) - row.prompt_length for row in encoded}
+    weights = weigh({row.id: row.label for row in rows}, tokens)
+    net = model.add_lora(student.model, config)
+    loss = torch.zeros(())
+    for row in encoded:
+        logprobs = net(input_ids=torch.tensor([row.ids])).logits[0].log_softmax(-1)
+        loss = loss - weights[row.id] * sum(logprobs[at - 1, row.ids[at]] for at in range(row.prompt_length, len(row.ids)))
+    (loss / sum(tokens.values())).backward()
+    trained = load_file(tmp_path / "run/sft/adapter_model.safetensors")
+    moved = 0
+    for name, weight in net.named_parameters():
+        if weight.requires_grad:
+            expected = weight.detach() - weight.grad
+            assert torch.allclose(trained[name.replace(".default", "")], expected, atol=1e-5), name
+            moved += int((weight.grad.abs() > 1e-4).any())
+    assert moved
+
+
+def test_a_weighting_by_what_no_row_has_is_refused(export: Path, make_config: MakeConfig, tmp_path: Path) -> None:
+    path = export / "sft/train.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns(["label"]), path)
+    raw = json.loads((export / "manifest.json").read_text())
+    raw["files"]["sft/train.parquet"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (export / "manifest.json").write_text(json.dumps(raw))
+    with pytest.raises(ConfigError, match="no row has a label"):
+        train_sft(make_config(weighting="label"), Manifest.read(export), tmp_path / "run", progress=Silent())
+    with pytest.raises(ConfigError, match="Leave one of them out"):
+        train_sft(make_config(weighting="label", sft={"loss_type": "dft"}), Manifest.read(export), tmp_path / "run", progress=Silent())
