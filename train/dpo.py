@@ -17,7 +17,7 @@ from typing import Any
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
-from train import cpu, memory, model, template
+from train import cpu, memory, model, processes, template
 from train.config import TrainConfig
 from train.dataset import Manifest, read_pairs, read_rows, take
 from train.errors import DataError
@@ -41,13 +41,28 @@ ENOUGH = 20  # answers, for a mean length that says something
 TOLERANCE = 0.03
 
 
-class Trainer(memory.HalvesBatches, DPOTrainer):
+class Trainer(processes.InStep, memory.HalvesBatches, DPOTrainer):
     """TRL's trainer for pairs that arrive tokenised: it would tokenise again, and cut the stop token's surroundings."""
 
     sides = 2
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         return dataset
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """TRL's loss; of a micro-batch that several processes share, the SFT term is the mean over the tokens of all of them."""
+        if self.shared_by == 1 or "sft" not in self.loss_types:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        mask = inputs["completion_mask"]
+        tokens = processes.gather(int(mask[: len(mask) // 2, 1:].sum()))
+        group = processes.rank() // self.shared_by * self.shared_by
+        share = tokens[processes.rank()] * self.shared_by / max(1, sum(tokens[group : group + self.shared_by]))
+        weights = self.loss_weights
+        self.loss_weights = [w * share if name == "sft" else w for name, w in zip(self.loss_types, weights, strict=True)]
+        try:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        finally:
+            self.loss_weights = weights
 
 
 def train_dpo(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progress: Progress) -> dict[str, Any]:
@@ -103,10 +118,12 @@ def train_dpo(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     score = scorer(net, tokenizer, validation, manifest.task, config, guard.see)
     start = sft_score(history, score, guard)
     cpu.speed_up(net, [row["prompt_ids"] + row["chosen_ids"] for row in rows], checkpointing=arguments.gradient_checkpointing)
-    trainer = Trainer(model=net, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    trainer = Trainer(model=net, args=arguments, train_dataset=as_dataset(rows, folder), processing_class=tokenizer)
+    trainer.shared_by = options["per_device_train_batch_size"] // arguments.per_device_train_batch_size
     trainer.halved = tell_halved(progress)
     batches = prove_training(trainer, [*chosen.rows, *rejected.rows], described)
-    write_json(run_dir / "template_proof.json", {**_read_proof(run_dir), "preference": {**proof, "batches": batches}})
+    if processes.first():
+        write_json(run_dir / "template_proof.json", {**_read_proof(run_dir), "preference": {**proof, "batches": batches}})
     watch = Watch(
         "dpo",
         folder,
@@ -122,10 +139,8 @@ def train_dpo(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     kept, why = choose(start, watch)
     if kept == "last":
         save(net, folder / "chosen")
-    elif kept == "best":
-        shutil.copytree(folder / "best", folder / "chosen")
-    else:
-        shutil.copytree(run_dir / "sft", folder / "chosen", dirs_exist_ok=True)
+    elif processes.first():
+        shutil.copytree(folder / "best" if kept == "best" else run_dir / "sft", folder / "chosen", dirs_exist_ok=True)
     if why:
         progress.note(why)
     finish(folder / "chosen", run_dir / "dpo", tokenizer)
@@ -156,6 +171,17 @@ def load_policy(config: TrainConfig, run_dir: Path) -> model.Student:
     net.peft_config["default"].inference_mode = False
     net.peft_config["default"].base_model_name_or_path = config.student
     return model.Student(net, tokenizer)
+
+
+def as_dataset(rows: list[dict[str, Any]], folder: Path) -> Dataset:
+    """The rows as the trainer's data set: on disk where there are several processes, which share the reference's log-probabilities there."""
+    data = Dataset.from_list(rows)
+    if processes.count() == 1:
+        return data
+    if processes.first():
+        data.save_to_disk(str(folder / "pairs"))
+    processes.wait()
+    return Dataset.load_from_disk(str(folder / "pairs"))
 
 
 def align(chosen: list[Encoded], rejected: list[Encoded]) -> tuple[list[dict[str, Any]], list[str]]:

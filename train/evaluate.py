@@ -25,6 +25,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache, DynamicLayer
 
+from train import processes
 from train.advice import TEACHER, advice
 from train.calibration import calibration
 from train.config import GENERAL, TrainConfig
@@ -296,7 +297,11 @@ def task_score(
 
     `seen` is shown the answers themselves.
     """
-    completions = generate(model, tokenizer, [row.prompt for row in rows], max_new_tokens=max_new_tokens, batch_size=batch_size)
+    def answer(prompts: Sequence[Sequence[Message]]) -> list[str]:
+        return generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
+
+    with processes.whole(model):
+        completions = processes.spread([row.prompt for row in rows], answer)
     if seen is not None:
         seen(completions)
     answers = read_answers(rows, completions, task)

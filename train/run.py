@@ -6,21 +6,26 @@ A run lives in runs/<UTC time>-<name>/, and runs/latest points at the last. run.
 there is not done again, so an interrupted run goes on where it was when the same command is given again.
 """
 
+import fcntl
 import hashlib
 import json
 import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from train import processes
 from train.config import TrainConfig
 from train.dataset import Manifest
 from train.errors import ConfigError, DataError, TemplateError, TrainError
 from train.watch import Progress, write_json
 
 STAGES = ("sft", "dpo", "merge", "evaluate", "report")
+TRAINING = ("sft", "dpo")  # what several processes do together
 LIBRARIES = ["torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "tokenizers"]
 DISK = 500_000_000
 
@@ -39,9 +44,19 @@ def run(
     A `run_dir` with a run in it goes on, if it has the same settings and data. Without `run_dir`, the last run goes on if
     it was interrupted; else a new one begins. Raises a TrainError, whose message says what to do.
     """
+    processes.join()
     manifest = Manifest.read(config.data)
     latest = config.out / "latest"
     before = latest.resolve() if latest.is_symlink() else None
+    given = run_dir
+    run_dir = Path(processes.agree(lambda: locate(config, manifest, now, given)))
+    record = read_record(run_dir)
+    with held(run_dir):
+        return _stages(config, manifest, run_dir, record, stages, again, before, progress)
+
+
+def locate(config: TrainConfig, manifest: Manifest, now: datetime, run_dir: Path | None) -> Path:
+    """Find the run to go on with, or make a new one. Raises ConfigError where another run is in its place."""
     if run_dir is None:
         run_dir = resumable(config, manifest) or new_run(config, manifest, now)
     elif not (run_dir / "run.json").is_file():
@@ -49,23 +64,70 @@ def run(
     record = read_record(run_dir)
     if record["config_sha256"] != fingerprint(config) or record["manifest_sha256"] != manifest.sha256:
         raise ConfigError(f"{run_dir}: a run with other settings or other data is here. Set --out to a new folder, or leave it out.")
+    begun = record.get("processes", 1)
+    if begun != processes.count() and any(run_dir.glob("work/*/checkpoint-*")):
+        raise ConfigError(
+            f"{run_dir}: was interrupted with {begun} processes, and its checkpoint is theirs. Go on with --processes {begun}, or begin anew "
+            "with --out and a new folder."
+        )
+    if begun != processes.count():
+        write_json(run_dir / "run.json", {**record, "processes": processes.count()})
+    return run_dir
+
+
+@contextmanager
+def held(run_dir: Path) -> Iterator[None]:
+    """Keep a second command out of a run's folder. Raises ConfigError where one is at work; the lock ends with its process."""
+    if not processes.first():
+        yield
+        return
+    with (run_dir / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(f"{run_dir}: another command is at work on this run. Wait for it, or set --out to a new folder.") from error
+        try:
+            yield
+        finally:
+            (run_dir / ".lock").unlink(missing_ok=True)
+
+
+def _stages(
+    config: TrainConfig,
+    manifest: Manifest,
+    run_dir: Path,
+    record: dict[str, Any],
+    stages: tuple[str, ...],
+    again: bool,
+    before: Path | None,
+    progress: Progress,
+) -> Path:
     for stage in stages:
+        if stage not in TRAINING and processes.count() > 1:
+            follows = not processes.first()
+            processes.leave()  # the rest is one process's work
+            if follows:
+                return run_dir
         if record["stages"].get(stage, {}).get("done") and not again:
             continue
         try:
             result = perform(stage, config, manifest, run_dir, progress)
         except TrainError as error:
+            if not processes.first():
+                raise
             if isinstance(error, TemplateError) and error.proof:
                 write_json(config.out / "template_proof.json", {"student": config.student, **error.proof})
                 progress.note(f"what was shown until it failed is in {config.out / 'template_proof.json'}")
-            if {path.name for path in run_dir.iterdir()} == {"run.json"}:
+            if {path.name for path in run_dir.iterdir()} <= {"run.json", ".lock"}:
                 discard(run_dir, config.out, before)
             raise
         record["stages"][stage] = {**result, "done": True}
-        write_json(run_dir / "run.json", record)
+        if processes.first():
+            write_json(run_dir / "run.json", record)
     if all(record["stages"].get(stage, {}).get("done") for stage in STAGES):
         record["status"] = "done"
-        write_json(run_dir / "run.json", record)
+        if processes.first():
+            write_json(run_dir / "run.json", record)
     return run_dir
 
 
@@ -127,6 +189,7 @@ def new_run(config: TrainConfig, manifest: Manifest, now: datetime, run_dir: Pat
             "config": config.model_dump(mode="json"),
             "config_sha256": fingerprint(config),
             "versions": versions(),
+            "processes": processes.count(),
             "stages": {},
         },
     )

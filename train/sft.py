@@ -20,7 +20,7 @@ from peft import PeftModel
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from train import cpu, evaluate, memory, model, template
+from train import cpu, evaluate, memory, model, processes, template
 from train.config import TrainConfig, check_options
 from train.dataset import Manifest, Row, mix, read_general, read_rows, read_training, take
 from train.errors import ConfigError, TrainError
@@ -43,7 +43,7 @@ class Prepared(NamedTuple):
     facts: dict[str, Any]
 
 
-class Trainer(memory.HalvesBatches, SFTTrainer):
+class Trainer(processes.InStep, memory.HalvesBatches, SFTTrainer):
     """TRL's trainer with one more term in the loss: what `retention` measures on general rows, if there is one."""
 
     retention: Retention | None = None
@@ -62,9 +62,9 @@ class Trainer(memory.HalvesBatches, SFTTrainer):
         if self.retention is not None and model.training and self.first_part:
             if self._draw is None:  # a resumed run goes on with the rows that would have come next
                 self._draw = self.state.global_step * self.args.gradient_accumulation_steps
-            term = self.retention.loss(model, self._draw)
+            term = self.retention.loss(self.accelerator.unwrap_model(model), self.micro_batch(self._draw))
             self._draw += 1
-            self._metrics["train"]["general_drift"].append(term.item() / self.retention.weight)
+            self._metrics["train"]["general_drift"].append(processes.mean(term.item()) / self.retention.weight)
             # the task's part is normalised by the tokens of all micro-batches of a step; this one must be as well
             loss = loss + term / (self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1)
         return loss
@@ -90,7 +90,7 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     steps = steps_of(arguments, len(prepared.rows))
     tokens = sum(len(row.ids) for row in prepared.rows)
     epochs = arguments.num_train_epochs
-    retention = retain(config, prepared, arguments, tokenizer.pad_token_id)
+    retention = retain(config, prepared, options["per_device_train_batch_size"], tokenizer.pad_token_id)
     # the rows held to the base pass once more without gradients: a third of what a training pass costs
     held = steps * retention.tokens * 4 / 3 if retention else 0.0
     forecast = minutes(tokens * epochs + held, share, config.method)
@@ -114,13 +114,15 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
         train_dataset=Dataset.from_dict({"input_ids": [row.ids for row in prepared.rows], "labels": [row.labels for row in prepared.rows]}),
         processing_class=tokenizer,
     )
+    trainer.shared_by = options["per_device_train_batch_size"] // arguments.per_device_train_batch_size
     trainer.halved = tell_halved(progress)
     room = memory.make_room(trainer, [len(row.ids) for row in prepared.rows])
     progress.note(f"memory: {room.told()}")
     trainer.retention = retention
     trainer.names = lambda batch: rows_of(batch, prepared.rows)
     batches = prove_training(trainer, prepared.rows, template.adapt(tokenizer, config.student))
-    write_json(run_dir / "template_proof.json", {**prepared.proof, "batches": batches})
+    if processes.first():
+        write_json(run_dir / "template_proof.json", {**prepared.proof, "batches": batches})
     watch = Watch(
         "sft",
         folder,
@@ -226,11 +228,11 @@ def rows_of(batch: torch.Tensor, rows: Sequence[Encoded]) -> list[str]:
     return [row.id for row in rows if any(f",{','.join(map(str, row.ids))}," in text for text in texts)]
 
 
-def retain(config: TrainConfig, prepared: Prepared, arguments: Any, pad: int) -> Retention | None:
-    """What holds the student to its base, with as many rows a micro-batch as the recipe's share says; None where nothing does."""
+def retain(config: TrainConfig, prepared: Prepared, batch: int, pad: int) -> Retention | None:
+    """What holds the student to its base, with as many rows beside `batch` as the recipe's share says; None where nothing does."""
     if config.general is None or not prepared.general:
         return None
-    count = round(arguments.per_device_train_batch_size * config.general.share / (1 - config.general.share))
+    count = round(batch * config.general.share / (1 - config.general.share))
     rows = [row.ids for row in prepared.general]
     return Retention(rows, count=max(1, count), weight=config.general.weight, pad=pad, seed=config.seed)
 
@@ -335,23 +337,28 @@ def fit(trainer: Any, watch: Watch, folder: Path) -> float:
 
 
 def save(net: Any, path: Path) -> None:
-    """Save the trained weights: the adapter alone, or the whole model when all of it was trained."""
+    """Save the trained weights: the adapter alone, or the whole model when all of it was trained. All processes must ask."""
+    weights = processes.gathered(net)
+    if not processes.first():
+        return
     if isinstance(net, PeftModel):
-        net.save_pretrained(str(path), selected_adapters=["default"])
+        net.save_pretrained(str(path), selected_adapters=["default"], state_dict=weights)
         (path / "README.md").unlink(missing_ok=True)
     else:
-        net.save_pretrained(str(path))
+        net.save_pretrained(str(path), state_dict=weights)
 
 
 def finish(best: Path, target: Path, tokenizer: Any) -> None:
     """Put the best weights in their place, with the tokenizer and template of training; remove the stage's workshop."""
-    tokenizer.save_pretrained(str(best))
-    template.seal(tokenizer, best)
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.move(best, target)
-    shutil.rmtree(best.parent)
-    if not any(best.parent.parent.iterdir()):
-        best.parent.parent.rmdir()
+    if processes.first():
+        tokenizer.save_pretrained(str(best))
+        template.seal(tokenizer, best)
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.move(best, target)
+        shutil.rmtree(best.parent)
+        if not any(best.parent.parent.iterdir()):
+            best.parent.parent.rmdir()
+    processes.wait()
 
 
 def known_options(where: str, options: dict[str, Any], kind: type[Any]) -> None:
@@ -364,6 +371,7 @@ def build_arguments(
 ) -> Any:
     """Make the trainer's config: the recipe's options over what this machine and this run need."""
     gpu = torch.cuda.is_available()
+    part = processes.divide(where, int(options.get("per_device_train_batch_size", 8)), int(options.get("gradient_accumulation_steps", 1)))
     own: dict[str, Any] = {
         "output_dir": str(folder),
         "seed": config.seed,
@@ -381,11 +389,14 @@ def build_arguments(
         "disable_tqdm": True,
         "report_to": "none",
         "logging_steps": 1,
+        # of several GPUs each holds a part of the weights (FSDP2), of several processes on a CPU each all of them
+        **({"fsdp": True} if gpu and processes.count() > 1 else {}),
     }
+    share = {"per_device_train_batch_size": part.batch, "gradient_accumulation_steps": part.accumulation}
     if kind is SFTConfig and not options.get("packing"):
         own["dataset_kwargs"] = {"skip_prepare_dataset": True}
     try:
-        arguments = kind(**{**own, **options})
+        arguments = kind(**{**own, **options, **share})
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
     if "logging_steps" not in options:
@@ -397,7 +408,7 @@ def steps_of(arguments: Any, rows: int) -> int:
     """Count optimizer steps, packing apart."""
     if arguments.max_steps > 0:
         return int(arguments.max_steps)
-    batches = math.ceil(rows / int(arguments.per_device_train_batch_size))
+    batches = math.ceil(rows / int(arguments.per_device_train_batch_size) / processes.count())
     updates = math.ceil(batches / int(arguments.gradient_accumulation_steps))
     return math.ceil(updates * float(arguments.num_train_epochs))
 
@@ -416,7 +427,7 @@ def minutes(tokens: float, share: model.Share, method: str) -> float:
         (matrix @ matrix)[0, 0].item()
         done += 1
     speed = done * 2 * size**3 / (time.monotonic() - begin)
-    return tokens * share.total * (6 if method == "full" else 4) / (0.33 * speed) / 60
+    return tokens * share.total * (6 if method == "full" else 4) / (0.33 * speed) / 60 / processes.count()
 
 
 def context_of(net: Any) -> int:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from train import processes
 from train.metrics import Measure
 
 LOGGED = {
@@ -103,7 +104,8 @@ class History:
         self._write()
 
     def _write(self) -> None:
-        write_json(self.path, self.lines)
+        if processes.first():
+            write_json(self.path, self.lines)
 
 
 class Watch(TrainerCallback):
@@ -206,11 +208,13 @@ class Watch(TrainerCallback):
 
     def _keep(self, best: Best) -> None:
         fresh = self.folder / "best.new"
-        shutil.rmtree(fresh, ignore_errors=True)
+        if processes.first():
+            shutil.rmtree(fresh, ignore_errors=True)
         self.keep(fresh)
-        shutil.rmtree(self.folder / "best", ignore_errors=True)
-        fresh.rename(self.folder / "best")
-        write_json(self.folder / "best.json", best._asdict())
+        if processes.first():
+            shutil.rmtree(self.folder / "best", ignore_errors=True)
+            fresh.rename(self.folder / "best")
+            write_json(self.folder / "best.json", best._asdict())
         self.best = best
 
     def _tokens(self, state: TrainerState) -> int:
