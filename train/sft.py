@@ -389,8 +389,8 @@ def build_arguments(
         "disable_tqdm": True,
         "report_to": "none",
         "logging_steps": 1,
-        # of several GPUs each holds a part of the weights (FSDP2), of several processes on a CPU each all of them
-        **({"fsdp": True} if gpu and processes.count() > 1 else {}),
+        # of several GPUs each holds a part of the weights (FSDP2), and writes it; of several processes on a CPU each holds them all
+        **({"fsdp": True, "fsdp_config": {"state_dict_type": "SHARDED_STATE_DICT"}} if gpu and processes.count() > 1 else {}),
     }
     share = {"per_device_train_batch_size": part.batch, "gradient_accumulation_steps": part.accumulation}
     if kind is SFTConfig and not options.get("packing"):
