@@ -15,6 +15,7 @@ import rich.progress
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from train import launch
 from train.config import TrainConfig, read_config
@@ -37,6 +38,21 @@ ProcessesOption = typer.Option(1, "--processes", min=1, help="On several GPUs of
 JsonOption = typer.Option(False, "--json", help="Print the result as JSON on standard output.")
 
 
+class Left(rich.progress.TimeRemainingColumn):
+    """The time left: as the stage itself says, which knows at how many points it will stand still to score; else by the steps so far."""
+
+    max_refresh = 0
+
+    def render(self, task: rich.progress.Task) -> Text:
+        """Hours, minutes, seconds."""
+        left = task.fields.get("left")
+        if left is None or task.finished:
+            return super().render(task)
+        minutes, seconds = divmod(round(left), 60)
+        hours, minutes = divmod(minutes, 60)
+        return Text(f"{hours}:{minutes:02d}:{seconds:02d}", style="progress.remaining")
+
+
 class Terminal:
     """A train.watch.Progress on the terminal's error stream: a bar per stage."""
 
@@ -46,7 +62,7 @@ class Terminal:
             rich.progress.BarColumn(),
             rich.progress.MofNCompleteColumn(),
             rich.progress.TimeElapsedColumn(),
-            rich.progress.TimeRemainingColumn(),
+            Left(),
             rich.progress.TextColumn("{task.fields[numbers]}"),
             console=talk,
         )
@@ -74,7 +90,10 @@ class Terminal:
 
     def advance(self, done: int, **numbers: float) -> None:
         """Move the bar and refresh the figures beside it."""
+        left = numbers.pop("seconds_left", None)
         self.numbers.update(numbers)
+        if self.task is not None and left is not None:
+            self.bar.update(self.task, left=left)
         if self.task is not None:
             text = "  ".join(f"{name} {value:.3f}" for name, value in self.numbers.items())
             self.bar.update(self.task, completed=done, numbers=text)

@@ -113,7 +113,7 @@ def train_dpo(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     validation = []
     if manifest.count("sft/validation.parquet"):
         validation = take(read_rows(manifest.path("sft/validation.parquet")), config.evaluation.validation_rows, config.seed)
-    history = History(run_dir / "history.json")
+    history = History(run_dir / "metrics.jsonl")
     guard = Guard(arguments.beta, sum(len(row["chosen_ids"]) for row in rows) / len(rows))
     score = scorer(net, tokenizer, validation, manifest.task, config, guard.see)
     start = sft_score(history, score, guard)

@@ -6,9 +6,11 @@ A run lives in runs/<UTC time>-<name>/, and runs/latest points at the last. run.
 there is not done again, so an interrupted run goes on where it was when the same command is given again.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
+import os
 import platform
 import shutil
 from collections.abc import Iterator
@@ -17,6 +19,8 @@ from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from train import processes
 from train.config import TrainConfig
@@ -45,6 +49,8 @@ def run(
     it was interrupted; else a new one begins. Raises a TrainError, whose message says what to do.
     """
     processes.join()
+    if set(stages) & set(TRAINING):
+        check_settings(config)
     manifest = Manifest.read(config.data)
     latest = config.out / "latest"
     before = latest.resolve() if latest.is_symlink() else None
@@ -53,6 +59,30 @@ def run(
     record = read_record(run_dir)
     with held(run_dir):
         return _stages(config, manifest, run_dir, record, stages, again, before, progress)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a disk, a quota or a limit on a file's size has ended a write; the writers of weights say it in words of their own."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    words = [os.strerror(code) for code in codes] + ["PytorchStreamWriter failed", "unexpected pos"]
+    return getattr(error, "errno", None) in codes or any(word in str(error) for word in words)
+
+
+def check_settings(config: TrainConfig) -> None:
+    """Try the settings of every training stage, before the first of them: a later one's would be found wrong after hours.
+
+    Raises ConfigError.
+    """
+    from trl import DPOConfig, SFTConfig
+
+    from train.sft import build_arguments, known_options
+
+    stages: list[tuple[str, Any, dict[str, Any]]] = [("train.sft", SFTConfig, config.sft_options)]
+    if config.dpo is not None:
+        stages.append(("train.dpo", DPOConfig, {**config.dpo_options, "precompute_ref_log_probs": True}))
+    for where, kind, options in stages:
+        known_options(where, {name: value for name, value in options.items() if name != "precompute_ref_log_probs"}, kind)
+        build_arguments(where, kind, config, options, config.out / "work" / "stage", rows=1, parameters=1)
 
 
 def locate(config: TrainConfig, manifest: Manifest, now: datetime, run_dir: Path | None) -> Path:
@@ -112,6 +142,13 @@ def _stages(
             continue
         try:
             result = perform(stage, config, manifest, run_dir, progress)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if not is_full(error):
+                raise
+            raise TrainError(
+                f"{run_dir}: cannot be written any more: {' '.join(str(error).split())[:200]}. Free some space and give the same command "
+                "again; it goes on from the last checkpoint."
+            ) from error
         except TrainError as error:
             if not processes.first():
                 raise

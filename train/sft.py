@@ -10,7 +10,7 @@ import dataclasses
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +18,11 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from transformers import PrinterCallback
+from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from trl import SFTConfig, SFTTrainer
 
 from train import cpu, evaluate, memory, model, processes, template
-from train.config import TrainConfig, check_options
+from train.config import TrainConfig, check_options, near
 from train.dataset import Manifest, Row, mix, read_general, read_rows, read_training, take
 from train.errors import ConfigError, TrainError
 from train.metrics import Measure, TaskSpec
@@ -29,6 +30,10 @@ from train.proof import prove, prove_training
 from train.retain import Retention
 from train.template import Encoded, Source
 from train.watch import Budget, History, Progress, Watch, last_checkpoint, write_json
+
+
+# Settings of which nothing comes where they are 0.
+POSITIVE = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps")
 
 
 class Prepared(NamedTuple):
@@ -99,6 +104,7 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
         {
             "student": f"{config.student} ({share.total:,} parameters, {net.dtype})".replace("torch.", ""),
             "method": f"{described_method(config)}, {share.trainable:,} trainable ({share.percent:.2f} %)",
+            "chat template": describe_template(prepared.proof),
             "rows": f"{len(prepared.rows):,} ({prepared.facts['general_rows']:,} general; {prepared.facts['rows_dropped']:,} left out)",
             "general ability": describe_general(config, prepared, retention),
             "tokens per epoch": f"{tokens:,} ({sum(len(r.ids) - r.prompt_length for r in prepared.rows):,} in the loss)",
@@ -106,7 +112,7 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
             "forecast": f"about {forecast:.1f} min, evaluation apart",
         },
     )
-    history = History(run_dir / "history.json")
+    history = History(run_dir / "metrics.jsonl")
     shared = cpu.speed_up(net, [row.ids for row in prepared.rows], checkpointing=arguments.gradient_checkpointing)
     trainer = Trainer(
         model=net,
@@ -162,6 +168,12 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
 def described_method(config: TrainConfig) -> str:
     """The method in a word or two."""
     return f"{config.method} with DoRA" if config.lora.dora and config.method != "full" else config.method
+
+
+def describe_template(proof: Mapping[str, Any]) -> str:
+    """Whose chat template it is that the student is trained with, and what was changed in it."""
+    source = "a plain one, for the student has none of its own" if proof["template"] == "fallback" else "the student's own"
+    return f"{source}{', changed: ' if proof['changes'] else ''}{'; '.join(proof['changes'])}; ends a turn with {proof['stop']['text']}"
 
 
 def tell_halved(progress: Progress) -> Callable[[int, int, int], None]:
@@ -309,6 +321,14 @@ def fit(trainer: Any, watch: Watch, folder: Path) -> float:
     """Train from the start or the last checkpoint; return the seconds spent on steps, scoring apart."""
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
+
+    def tell(numbers: Mapping[str, float]) -> None:
+        """Show our own measurements to the trackers that the recipe names."""
+        for callback in trainer.callback_handler.callbacks:
+            if callback is not watch:
+                callback.on_log(trainer.args, trainer.state, trainer.control, logs=dict(numbers), model=trainer.model)
+
+    watch.tell = tell
     scoring = 0.0
     if watch.score is not None:
         inner = watch.score
@@ -362,8 +382,28 @@ def finish(best: Path, target: Path, tokenizer: Any) -> None:
 
 
 def known_options(where: str, options: dict[str, Any], kind: type[Any]) -> None:
-    """Refuse options that the trainer's config does not have. Raises ConfigError naming the near one."""
-    check_options(where, options, [field.name for field in dataclasses.fields(kind)])
+    """Refuse options that the trainer's config does not have, text in the place of numbers, and trackers that are not there.
+
+    Raises ConfigError naming the near one.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    check_options(where, options, list(fields))
+    for name, value in options.items():
+        default = fields[name].default
+        number = isinstance(default, int | float) and not isinstance(default, bool)
+        if number and not isinstance(value, int | float):
+            raise ConfigError(f"{where}.{name} is {value!r}; it must be a number, such as {default:g}.")
+        if name in POSITIVE and not value > 0 and not (name == "num_train_epochs" and options.get("max_steps", 0) > 0):
+            raise ConfigError(f"{where}.{name} is {value!r}; it must be above 0.")
+    asked = options.get("report_to") or []
+    for name in [asked] if isinstance(asked, str) else asked:
+        if name in ("none", "all"):
+            continue
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise ConfigError(f"{where}.report_to: no tracker is called {name!r}{near(str(name), list(INTEGRATION_TO_CALLBACK))}.")
+        if name not in get_available_reporting_integrations():
+            package = str(name).replace("_", "-")
+            raise ConfigError(f"{where}.report_to is {name!r}, and it is not installed. Install it: .venv/bin/pip install {package}")
 
 
 def build_arguments(
@@ -388,6 +428,8 @@ def build_arguments(
         "save_total_limit": 1,
         "disable_tqdm": True,
         "report_to": "none",
+        "project": config.name,
+        "run_name": f"{folder.parent.parent.name}-{folder.name}",
         "logging_steps": 1,
         # of several GPUs each holds a part of the weights (FSDP2), and writes it; of several processes on a CPU each holds them all
         **({"fsdp": True, "fsdp_config": {"state_dict_type": "SHARDED_STATE_DICT"}} if gpu and processes.count() > 1 else {}),

@@ -21,7 +21,7 @@ from train.dpo import train_dpo
 from train.errors import ConfigError
 from train.run import read_record
 from train.sft import train_sft
-from train.watch import Silent
+from train.watch import Silent, read_history
 
 ROOT = Path(__file__).parents[2]
 SHARDED = Path(__file__).parent / "sharded_on_cpu.py"
@@ -75,8 +75,7 @@ def sharded(*arguments: str) -> None:
 
 
 def history(run_dir: str | Path, stage: str | None = None) -> list[dict[str, Any]]:
-    lines = json.loads((Path(run_dir) / "history.json").read_text())
-    return [line for line in lines if stage in (None, line["stage"])]
+    return [line for line in read_history(Path(run_dir) / "metrics.jsonl") if stage in (None, line["stage"])]
 
 
 def alone(run_dir: str, *, dpo: bool = True) -> None:

@@ -55,7 +55,7 @@ def call(*arguments: str) -> int:
 def test_a_run_leaves_everything_that_was_promised(done: Path) -> None:
     latest = done / "runs/latest"
     folders = {"sft", "dpo", "merged"}
-    records = {"history.json", "run.json", "template_proof.json", "evaluation.json", "comparisons.json", "analysis.json"}
+    records = {"metrics.jsonl", "run.json", "template_proof.json", "evaluation.json", "comparisons.json", "analysis.json"}
     files = {"failures.parquet", "answers.parquet", "report.html"}
     assert folders | records | files <= {path.name for path in latest.iterdir()}
     record = run.read_record(latest)
