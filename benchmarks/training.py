@@ -212,7 +212,10 @@ def demo() -> Iterator[Result]:
 def gains(run: Path) -> Iterator[Result]:
     """What a finished run's own records say of its last student against its base, on its test rows and on general ones."""
     for line in json.loads((run / "comparisons.json").read_text(encoding="utf-8")):
-        if (line["a"], line["b"]) == ("base", "dpo") and (line["set"], line["metric"]) in (("test", "label_accuracy"), ("general", "exact_match")):
+        if (line["a"], line["b"]) == ("base", "dpo") and (line["set"], line["metric"]) in (
+            ("test", "label_accuracy"),
+            ("general", "exact_match"),
+        ):
             name = f"demo: {line['metric']} on {line['set']} rows, DPO against base"
             n = line.get("n", "")
             yield Result(name, line["difference"], "share", line["low"], line["high"], f"paired 95 % interval, {n} rows; {machine()}")

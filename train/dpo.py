@@ -174,7 +174,7 @@ def load_policy(config: TrainConfig, run_dir: Path) -> model.Student:
 
 
 def as_dataset(rows: list[dict[str, Any]], folder: Path) -> Dataset:
-    """The rows as the trainer's data set: on disk where there are several processes, which share the reference's log-probabilities there."""
+    """The rows as the trainer's data set: on disk where several processes share the reference's log-probabilities."""
     data = Dataset.from_list(rows)
     if processes.count() == 1:
         return data

@@ -297,6 +297,7 @@ def task_score(
 
     `seen` is shown the answers themselves.
     """
+
     def answer(prompts: Sequence[Sequence[Message]]) -> list[str]:
         return generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
 

@@ -53,7 +53,7 @@ def launch(arguments: Sequence[str], count: int) -> int:
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         for rank in range(count):
-            said.append(tempfile.TemporaryFile())
+            said.append(tempfile.TemporaryFile())  # noqa: SIM115 - closed below, with the others
             started.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "train", *arguments],

@@ -51,8 +51,8 @@ class HalvesBatches:
             # the others wait in the middle of this step, and would not follow
             raise TrainError(
                 f"out of memory with {rows_in(inputs, self.sides)} rows of {inputs['input_ids'].shape[1]:,} tokens in one of "
-                f"{processes.count()} processes. Halve per_device_train_batch_size and double gradient_accumulation_steps: that is the same "
-                "training. The last checkpoint is kept."
+                f"{processes.count()} processes. Halve per_device_train_batch_size and double gradient_accumulation_steps: that is "
+                "the same training. The last checkpoint is kept."
             )
         while loss is None:
             self._halve(inputs, model)

@@ -251,7 +251,7 @@ def _check_weights(student: str) -> None:
 
 def _unreachable(student: str, error: BaseException) -> ModelError:
     reason = " ".join(str(error).split())[:300]
-    if "trust_remote_code" in reason:
+    if "trust_remote_code" in str(error):
         return ModelError(f"{student}: brings code of its own. Read it; if you trust it, set train.trust_remote_code: true in the recipe.")
     if Path(student).expanduser().is_dir():
         return ModelError(f"{student}: cannot be loaded as a causal language model: {reason}")

@@ -115,8 +115,8 @@ def divide(where: str, batch: int, accumulation: int) -> Division:
     shared = gcd(accumulation, count())
     if batch % (count() // shared):
         raise ConfigError(
-            f"{where}: a step of {batch} x {accumulation} rows (per_device_train_batch_size x gradient_accumulation_steps) cannot be shared "
-            f"evenly by {count()} processes. Make it a multiple of {count()}, or set another --processes."
+            f"{where}: a step of {batch} x {accumulation} rows (per_device_train_batch_size x gradient_accumulation_steps) cannot be "
+            f"shared evenly by {count()} processes. Make it a multiple of {count()}, or set another --processes."
         )
     return Division(batch // (count() // shared), accumulation // shared)
 

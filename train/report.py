@@ -946,9 +946,8 @@ def _pace_plot(history: Sequence[dict[str, Any]]) -> Markup | None:
         for ax, (key, title, scale) in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
             for stage in dict.fromkeys(h["stage"] for h in history):
                 lines = [h for h in history if h["stage"] == stage and key in h]
-                ax.plot(
-                    [h["tokens"] for h in lines], [h[key] * scale for h in lines], color=LOOK.get(stage, OTHER_LOOK)[0], linewidth=1.6, label=stage
-                )
+                colour, _ = LOOK.get(stage, OTHER_LOOK)
+                ax.plot([h["tokens"] for h in lines], [h[key] * scale for h in lines], color=colour, linewidth=1.6, label=stage)
             ax.set_title(title, fontsize=10)
             ax.set_xlabel("tokens seen by the stage")
             ax.set_ylim(bottom=0)

@@ -97,8 +97,8 @@ def locate(config: TrainConfig, manifest: Manifest, now: datetime, run_dir: Path
     begun = record.get("processes", 1)
     if begun != processes.count() and any(run_dir.glob("work/*/checkpoint-*")):
         raise ConfigError(
-            f"{run_dir}: was interrupted with {begun} processes, and its checkpoint is theirs. Go on with --processes {begun}, or begin anew "
-            "with --out and a new folder."
+            f"{run_dir}: was interrupted with {begun} processes, and its checkpoint is theirs. Go on with --processes {begun}, or begin "
+            "anew with --out and a new folder."
         )
     if begun != processes.count():
         write_json(run_dir / "run.json", {**record, "processes": processes.count()})

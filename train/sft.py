@@ -31,7 +31,6 @@ from train.retain import Retention
 from train.template import Encoded, Source
 from train.watch import Budget, History, Progress, Watch, last_checkpoint, write_json
 
-
 # Settings of which nothing comes where they are 0.
 POSITIVE = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps")
 

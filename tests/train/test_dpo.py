@@ -1,6 +1,5 @@
 """DPO raises the better answer over the worse from the SFT adapter, and a guard keeps what must not get worse."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
