@@ -183,7 +183,8 @@ class Needs(NamedTuple):
 
     def shared(self, processes: int) -> "Needs":
         """Of one process, where each holds its part of all but the activations."""
-        return Needs(*(part // processes for part in self[:3]), self.activations)
+        weights, gradients, optimizer = (part // processes for part in self[:3])
+        return Needs(weights, gradients, optimizer, self.activations)
 
     def told(self) -> str:
         """In words."""

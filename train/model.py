@@ -118,8 +118,9 @@ def load_student(student: str, config: TrainConfig | None = None, *, adapter: Pa
     tokenizer = load_tokenizer(student, trust_remote_code=config.trust_remote_code)
     _check_weights(student)
     try:
-        model: Any
-        model, loaded = AutoModelForCausalLM.from_pretrained(_folder(student), output_loading_info=True, **options)
+        both: Any = AutoModelForCausalLM.from_pretrained(_folder(student), output_loading_info=True, **options)
+        model: Any = both[0]
+        loaded: dict[str, Any] = both[1]
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, HFValidationError) as error:
         raise _unreachable(student, error) from error
     if loaded["missing_keys"]:

@@ -162,7 +162,7 @@ class Agreed(Sampler[int]):
 
 def mean(value: float) -> float:
     """The mean of a number over all processes."""
-    found = gather(value)
+    found: list[float] = gather(value)
     return sum(found) / len(found)
 
 
