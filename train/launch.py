@@ -70,7 +70,7 @@ def launch(arguments: Sequence[str], count: int) -> int:
             return first
         said[failed].seek(0)
         sys.stderr.write(said[failed].read().decode("utf-8", "replace"))
-        return abs(started[failed].returncode)
+        return abs(int(started[failed].returncode))
     except KeyboardInterrupt:
         for process in started:  # Ctrl-C reaches them by itself, another signal does not
             if process.poll() is None:
