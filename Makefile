@@ -15,7 +15,7 @@ ARGS_STORE = --recipe $(RECIPE) $(if $(STORE),--store $(STORE))
 ARGS_DATAGEN = $(ARGS_STORE) $(if $(TEACHER),--teacher $(TEACHER)) $(if $(SCALE),--scale $(SCALE))
 ARGS_TERMS = $(if $(TERMS),--terms "$$TERMS")
 ARGS_WORKERS = $(if $(WORKERS),--engine ray --workers $(WORKERS))
-ARGS_TRAIN = --recipe $(RECIPE) $(if $(STUDENT),--student $(STUDENT)) $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
+ARGS_TRAIN = $(if $(GPUS),--processes $(GPUS)) --recipe $(RECIPE) $(if $(STUDENT),--student $(STUDENT)) $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
 
 .PHONY: help setup setup-train setup-ray setup-documents setup-dev plan datagen sql review report train evaluate curve check test coverage test-slow bench lock clean
 
@@ -28,6 +28,7 @@ help: ## Print this help
 	@echo "  STUDENT=Qwen/Qwen2.5-3B-Instruct  another student  DATA=data/banking      another data set   OUT=runs/x a run's folder"
 	@echo "  TERMS=\"why we may\"  your decision that a teacher's outputs may train a model (docs/teachers.md)"
 	@echo "  BATCH=1  ask through the provider's batch API, at half the price"
+	@echo "  GPUS=2  train on several GPUs of this machine, one process each (docs/training.md)"
 	@echo "  WORKERS=4  ask by several processes, with Ray (docs/teachers.md)"
 
 $(V)/.base: pyproject.toml requirements.lock

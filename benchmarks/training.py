@@ -1,26 +1,34 @@
 """What the training half promises of its proofs and its numbers: planted faults, packing, intervals, metrics.
 
-    REAL_DATA=FOLDER python benchmarks/training.py [EVALUATIONS]
+    REAL_DATA=FOLDER DATA=data/banking python benchmarks/training.py [EVALUATIONS]
+    python benchmarks/training.py killed demo        # these parts alone; the other rows of the results stay
 
 Faults are planted in the real chat templates of FOLDER where it is given, and in our own. Packed rows are compared with separate ones
-on tiny random students. Intervals are judged by how many of those of simulated evaluations, whose truth is known, hold it. Metrics
+on tiny random students. A run is killed and goes on. The demo is trained. Intervals are judged by how many of those of simulated evaluations, whose truth is known, hold it. Metrics
 are compared with the implementations that others use, on random cases.
 """
 
+import hashlib
 import json
 import os
 import random
 import re
+import signal
+import subprocess
 import sys
+import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from planted_templates import DATASETS, UNSOUND, check, own_cases, planted, real_cases
-from results_file import Result, machine, publish
+from results_file import RESULTS, Result, machine, publish
 from rouge_score.rouge_scorer import RougeScorer
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score
@@ -31,8 +39,9 @@ from train.errors import TemplateError
 from train.metrics import METRICS, Answer, TaskSpec, read_answer, score
 from train.model import quiet
 from train.proof import prove_packing
+from train.watch import read_history
 
-EVALUATIONS = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+EVALUATIONS = next((int(word) for word in sys.argv[1:] if word.isdigit()), 200)
 CASES = 1000
 ROWS = (50, 120, 500)
 
@@ -118,6 +127,98 @@ def packing() -> Iterator[Result]:
                 largest = max(largest, prove_packing(model, rows, count=6)["max_difference"])
         conditions = f"largest difference of a logit, float32, 5 seeds, 6 rows of 4 to 60 tokens, sdpa and eager; {machine()}"
         yield Result(f"packed against separate rows: {kind}", largest, "logits", largest, largest, conditions)
+
+
+# --- a run that is killed, and the demo ---------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[1]
+
+
+def small_export(folder: Path, rows: int = 64) -> None:
+    """A data set in the export's form, of the built-in general rows: the first words are better answers than the last ones."""
+    lines = [json.loads(line) for line in (ROOT / "train/general/train.jsonl").read_text(encoding="utf-8").splitlines()[: rows + 1]]
+    answers = [line["completion"] if isinstance(line["completion"], str) else line["completion"][0]["content"] for line in lines]
+    said = [[{"role": "assistant", "content": answer}] for answer in answers]
+    files = {}
+    for name, split in (("train", range(rows)), ("validation", range(8))):
+        for kind in ("sft", "preference"):
+            found = [
+                {"id": f"r{i:03d}", "prompt": lines[i]["prompt"], "label": None, "kind": None, "topic": None, "group_id": None}
+                | ({"completion": said[i]} if kind == "sft" else {"chosen": said[i], "rejected": said[i + 1]})
+                for i in split
+            ]
+            path = folder / kind / f"{name}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(pa.Table.from_pylist(found), path)
+            files[f"{kind}/{name}.parquet"] = {"rows": len(found), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    teachers = [{"role": "teacher", "model": "built-in", "simulated": True, "terms": {}, "settled": True}]
+    task = {"type": "text", "system": "", "output": "text"}
+    whole = {"format": 1, "name": "killed", "task": task, "files": files, "teachers": teachers, "decontamination": {"passed": True}}
+    (folder / "manifest.json").write_text(json.dumps(whole))
+
+
+def killed() -> Iterator[Result]:
+    """Kill -9 when the second checkpoint of a stage is there, go on, and compare all losses with those of an undisturbed run."""
+    few = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "max_steps": 24, "logging_steps": 1}
+    section = {
+        "sft": few,
+        "dpo": few,
+        "lora": {"r": 4},
+        "max_length": 256,
+        "evaluation": {"points": 6, "validation_rows": 2, "max_new_tokens": 2, "few_shot": 0},
+    }
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        small_export(home / "data/killed")
+        (home / "recipe.yaml").write_text(json.dumps({"name": "killed", "seed": 1, "train": section}))
+        python = [sys.executable, "-m", "train"]
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+        def command(stage: str, run: str) -> list[str]:
+            return [*python, "sft", "--recipe", "recipe.yaml", "--out", run] if stage == "sft" else [*python, "dpo", "--model", run]
+
+        for stage in ("sft", "dpo"):
+            subprocess.run(command(stage, "whole"), cwd=home, env=env, check=True, capture_output=True)
+            process = subprocess.Popen(command(stage, "broken"), cwd=home, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            while process.poll() is None and not list(home.glob(f"broken/work/{stage}/checkpoint-8/trainer_state.json")):
+                time.sleep(0.01)
+            process.kill()
+            assert process.wait() == -signal.SIGKILL, "it was done before it could be killed"
+            subprocess.run(command(stage, "broken"), cwd=home, env=env, check=True, capture_output=True)
+            lines = [[x for x in read_history(home / run / "metrics.jsonl") if x["stage"] == stage] for run in ("whole", "broken")]
+            whole, broken = ([x["loss"] for x in found if "loss" in x] for found in lines)
+            off = max(abs(a - b) for a, b in zip(whole, broken, strict=True))
+            conditions = f"largest difference of a loss in {len(whole)} steps, killed after the second of 6 checkpoints; {machine()}"
+            yield Result(f"killed and resumed: {stage.upper()}", off, "nats", off, off, conditions)
+
+
+def demo() -> Iterator[Result]:
+    """`make train` on the demo's data, where DATA names the folder (`make datagen` makes data/banking)."""
+    data = Path(os.environ.get("DATA", ROOT / "data/banking")).resolve()
+    if not (data / "manifest.json").is_file():
+        print(f"the demo's bar is left out: no data in {data}; run `make datagen`, or set DATA=FOLDER", file=sys.stderr)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        run = Path(name) / "demo"
+        command = [sys.executable, "-m", "train", "run", "--recipe", "recipes/banking.yaml", "--data", str(data), "--out", str(run)]
+        begin, spent = time.monotonic(), os.times()
+        subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
+        seconds, now = time.monotonic() - begin, os.times()
+        cpu = now.children_user + now.children_system - spent.children_user - spent.children_system
+        yield Result("demo: make train", seconds, "seconds", seconds, seconds, f"{cpu:.0f} CPU seconds; {machine()}")
+        yield from gains(run)
+
+
+def gains(run: Path) -> Iterator[Result]:
+    """What a finished run's own records say of its last student against its base, on its test rows and on general ones."""
+    for line in json.loads((run / "comparisons.json").read_text(encoding="utf-8")):
+        if (line["a"], line["b"]) == ("base", "dpo") and (line["set"], line["metric"]) in (
+            ("test", "label_accuracy"),
+            ("general", "exact_match"),
+        ):
+            name = f"demo: {line['metric']} on {line['set']} rows, DPO against base"
+            n = line.get("n", "")
+            yield Result(name, line["difference"], "share", line["low"], line["high"], f"paired 95 % interval, {n} rows; {machine()}")
 
 
 # --- intervals ----------------------------------------------------------------------------------------------------------------------
@@ -324,11 +425,17 @@ def references() -> Iterator[Result]:
 def main() -> None:
     quiet()
     torch.set_num_threads(1)
+    every = (faults, packing, killed, demo, references, coverage)
+    asked = [part for part in every if part.__name__ in sys.argv[1:]]
     results: list[Result] = []
-    for part in (faults, packing, references, coverage):
+    for part in asked or every:
         for result in part():
             print(f"{result.bar}: {result.value:.4g} {result.unit}", file=sys.stderr, flush=True)
             results.append(result)
+    if asked:
+        again = {result.bar for result in results}
+        stored = [Result(**line) for line in json.loads((RESULTS / "training.json").read_text(encoding="utf-8"))]
+        results = [*(result for result in stored if result.bar not in again), *results]
     publish("training", results)
 
 

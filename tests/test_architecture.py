@@ -37,8 +37,8 @@ FLOORS = {
         {"__main__"},
     ],
     "train": [
-        {"errors", "metrics", "cost"},
-        {"config", "advice", "calibration"},
+        {"errors", "metrics", "cost", "launch"},
+        {"config", "advice", "calibration", "processes"},
         {"dataset", "students"},
         {"slices"},
         {"template"},

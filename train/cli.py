@@ -15,7 +15,9 @@ import rich.progress
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from train import launch
 from train.config import TrainConfig, read_config
 from train.errors import ConfigError, TrainError
 
@@ -32,7 +34,23 @@ StudentOption = typer.Option(None, "--student", help="Another student than the r
 DataOption = typer.Option(None, "--data", help="The exported data; data/<recipe name> when not given.")
 OutOption = typer.Option(None, "--out", help="The run's folder; runs/<time>-<name> when not given. An interrupted run there goes on.")
 RunOption = typer.Option(None, "--model", help="The run's folder; runs/latest when not given.")
+ProcessesOption = typer.Option(1, "--processes", min=1, help="On several GPUs of this machine, one process each.")
 JsonOption = typer.Option(False, "--json", help="Print the result as JSON on standard output.")
+
+
+class Left(rich.progress.TimeRemainingColumn):
+    """The time left: as the stage itself says, which knows at how many points it will stand still to score; else by the steps so far."""
+
+    max_refresh = 0
+
+    def render(self, task: rich.progress.Task) -> Text:
+        """Hours, minutes, seconds."""
+        left = task.fields.get("left")
+        if left is None or task.finished:
+            return super().render(task)
+        minutes, seconds = divmod(round(left), 60)
+        hours, minutes = divmod(minutes, 60)
+        return Text(f"{hours}:{minutes:02d}:{seconds:02d}", style="progress.remaining")
 
 
 class Terminal:
@@ -44,7 +62,7 @@ class Terminal:
             rich.progress.BarColumn(),
             rich.progress.MofNCompleteColumn(),
             rich.progress.TimeElapsedColumn(),
-            rich.progress.TimeRemainingColumn(),
+            Left(),
             rich.progress.TextColumn("{task.fields[numbers]}"),
             console=talk,
         )
@@ -72,7 +90,10 @@ class Terminal:
 
     def advance(self, done: int, **numbers: float) -> None:
         """Move the bar and refresh the figures beside it."""
+        left = numbers.pop("seconds_left", None)
         self.numbers.update(numbers)
+        if self.task is not None and left is not None:
+            self.bar.update(self.task, left=left)
         if self.task is not None:
             text = "  ".join(f"{name} {value:.3f}" for name, value in self.numbers.items())
             self.bar.update(self.task, completed=done, numbers=text)
@@ -85,9 +106,10 @@ class Terminal:
 @app.command("run")
 def run_all(
     recipe: Path | None = RecipeOption, student: str | None = StudentOption, data: Path | None = DataOption,
-    run_dir: Path | None = OutOption, as_json: bool = JsonOption,
+    run_dir: Path | None = OutOption, processes: int = ProcessesOption, as_json: bool = JsonOption,
 ) -> None:  # fmt: skip
     """Tune the student: SFT, then DPO or KTO, then merge, evaluation and report."""
+    _launch(processes)
     config = read_config(recipe, student=student, data=data)
     where = _run(config, run_dir)
     _show_evaluation(where, as_json)
@@ -100,16 +122,18 @@ def run_all(
 @app.command()
 def sft(
     recipe: Path | None = RecipeOption, student: str | None = StudentOption, data: Path | None = DataOption,
-    run_dir: Path | None = OutOption, as_json: bool = JsonOption,
+    run_dir: Path | None = OutOption, processes: int = ProcessesOption, as_json: bool = JsonOption,
 ) -> None:  # fmt: skip
     """Supervised fine-tuning alone, in a new or interrupted run."""
+    _launch(processes)
     where = _run(read_config(recipe, student=student, data=data), run_dir, ("sft",))
     _show_stage(where, "sft", as_json, f"Next: python -m train dpo --model {where}")
 
 
 @app.command()
-def dpo(run_dir: Path | None = RunOption, as_json: bool = JsonOption) -> None:
+def dpo(run_dir: Path | None = RunOption, processes: int = ProcessesOption, as_json: bool = JsonOption) -> None:
     """Preference optimization of a run that has done SFT."""
+    _launch(processes)
     where = _existing(run_dir, ("dpo",), again=False)
     _show_stage(where, "dpo", as_json, f"Next: python -m train merge --model {where}")
 
@@ -257,14 +281,33 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _launch(processes: int) -> None:
+    """Where several processes are asked for, let them do this command and end with their code."""
+    if processes > 1 and not launch.launched():
+        raise typer.Exit(launch.launch(sys.argv[1:], processes))
+
+
 def _run(config: TrainConfig, run_dir: Path | None, stages: tuple[str, ...] | None = None) -> Path:
-    talk.print(f"Training {config.student} on {config.data} ({config.name}). Loading the libraries takes some seconds.", highlight=False)
+    if not launch.follows():
+        said = f"Training {config.student} on {config.data} ({config.name}). Loading the libraries takes some seconds."
+        talk.print(said, highlight=False)
     from train import run
     from train.model import quiet
 
     quiet()
+    return _told(config, run_dir, stages or run.STAGES, again=False)
+
+
+def _told(config: TrainConfig, run_dir: Path | None, stages: tuple[str, ...], *, again: bool) -> Path:
+    """Run, and say on the terminal how it goes; of several processes the first one says it, and the others end here."""
+    from train import run
+    from train.watch import Silent
+
+    if launch.follows():
+        run.run(config, now=datetime.now(UTC), progress=Silent(), stages=stages, run_dir=run_dir, again=again)
+        raise typer.Exit
     with Terminal() as progress:
-        return run.run(config, now=datetime.now(UTC), progress=progress, stages=stages or run.STAGES, run_dir=run_dir)
+        return run.run(config, now=datetime.now(UTC), progress=progress, stages=stages, run_dir=run_dir, again=again)
 
 
 def _existing(run_dir: Path | None, stages: tuple[str, ...], *, again: bool, usd_per_hour: float | None = None) -> Path:
@@ -276,8 +319,7 @@ def _existing(run_dir: Path | None, stages: tuple[str, ...], *, again: bool, usd
     config = run.config_of(where)
     if usd_per_hour is not None:
         config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"usd_per_hour": usd_per_hour})})
-    with Terminal() as progress:
-        return run.run(config, now=datetime.now(UTC), progress=progress, stages=stages, run_dir=where, again=again)
+    return _told(config, where, stages, again=again)
 
 
 def _give(run_dir: Path | None, others: list[str]) -> None:

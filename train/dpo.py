@@ -14,7 +14,7 @@ from typing import Any
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
-from train import cpu, memory, model, template
+from train import cpu, memory, model, processes, template
 from train.config import TrainConfig
 from train.dataset import Manifest, read_pairs
 from train.errors import DataError
@@ -25,13 +25,28 @@ from train.template import Encoded, Source
 from train.watch import Progress
 
 
-class Trainer(FindsNaN, memory.HalvesBatches, DPOTrainer):
+class Trainer(FindsNaN, processes.InStep, memory.HalvesBatches, DPOTrainer):
     """TRL's trainer for pairs that arrive tokenised: it would tokenise again, and cut the stop token's surroundings."""
 
     sides = 2
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         return dataset
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """TRL's loss; of a micro-batch that several processes share, the SFT term is the mean over the tokens of all of them."""
+        if self.shared_by == 1 or "sft" not in self.loss_types:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        mask = inputs["completion_mask"]
+        tokens = processes.gather(int(mask[: len(mask) // 2, 1:].sum()))
+        group = processes.rank() // self.shared_by * self.shared_by
+        share = tokens[processes.rank()] * self.shared_by / max(1, sum(tokens[group : group + self.shared_by]))
+        weights = self.loss_weights
+        self.loss_weights = [w * share if name == "sft" else w for name, w in zip(self.loss_types, weights, strict=True)]
+        try:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        finally:
+            self.loss_weights = weights
 
 
 def train_dpo(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progress: Progress) -> dict[str, Any]:
@@ -80,7 +95,8 @@ def train_dpo(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
         },
     )
     cpu.speed_up(net, [row["prompt_ids"] + row["chosen_ids"] for row in rows], checkpointing=arguments.gradient_checkpointing)
-    trainer = Trainer(model=net, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    trainer = Trainer(model=net, args=arguments, train_dataset=as_dataset(rows, folder), processing_class=tokenizer)
+    trainer.shared_by = options["per_device_train_batch_size"] // arguments.per_device_train_batch_size
     trainer.halved = tell_halved(progress)
     trainer.rows = [*chosen.rows, *rejected.rows]
     batches = prove_training(trainer, trainer.rows, described)
@@ -94,6 +110,17 @@ def train_dpo(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
         **found,
         "seconds": round(time.monotonic() - started, 1),
     }
+
+
+def as_dataset(rows: list[dict[str, Any]], folder: Path) -> Dataset:
+    """The rows as the trainer's data set: on disk where several processes share the reference's log-probabilities."""
+    data = Dataset.from_list(rows)
+    if processes.count() == 1:
+        return data
+    if processes.first():
+        data.save_to_disk(str(folder / "pairs"))
+    processes.wait()
+    return Dataset.load_from_disk(str(folder / "pairs"))
 
 
 def align(chosen: list[Encoded], rejected: list[Encoded]) -> tuple[list[dict[str, Any]], list[str]]:

@@ -25,6 +25,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache, DynamicLayer
 
+from train import processes
 from train.advice import TEACHER, advice
 from train.calibration import calibration
 from train.config import GENERAL, TrainConfig
@@ -329,8 +330,12 @@ def task_score(
     With `similar` texts are measured by it. `seen` is shown the answers themselves, `halved` told a batch size that fits where the one
     given does not.
     """
-    prompts = [row.prompt for row in rows]
-    completions = generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, halved=halved)
+
+    def answer(prompts: Sequence[Sequence[Message]]) -> list[str]:
+        return generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, halved=halved)
+
+    with processes.whole(model):
+        completions = processes.spread([row.prompt for row in rows], answer)
     if seen is not None:
         seen(completions)
     answers = read_answers(rows, completions, task, similar)

@@ -17,7 +17,7 @@ import torch
 from datasets import Dataset
 from trl import KTOConfig, KTOTrainer
 
-from train import cpu, memory, model, template
+from train import cpu, memory, model, processes, template
 from train.config import TrainConfig
 from train.dataset import JUDGED, Judged, Manifest, read_judged
 from train.errors import ConfigError, DataError
@@ -69,6 +69,8 @@ def train_kto(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     Raises ConfigError, DataError, ModelError or TemplateError before the first step.
     """
     started = time.monotonic()
+    if processes.count() > 1:
+        raise ConfigError("KTO lays its batches out for one process. Run again without --processes; the stages that are done stay done.")
     options = config.kto_options
     known_options("train.kto", options, KTOConfig)
     if options.get("train_sampling_strategy", "sequential") != "sequential":

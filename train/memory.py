@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from train import processes
 from train.errors import TrainError
 from train.model import backbone
 
@@ -46,6 +47,13 @@ class HalvesBatches:
         window: list[Batch] = self.__dict__.setdefault("_window", [])
         window.append(inputs)
         loss = self._or_none(model, [inputs], num_items_in_batch)
+        if loss is None and processes.count() > 1:
+            # the others wait in the middle of this step, and would not follow
+            raise TrainError(
+                f"out of memory with {rows_in(inputs, self.sides)} rows of {inputs['input_ids'].shape[1]:,} tokens in one of "
+                f"{processes.count()} processes. Halve per_device_train_batch_size and double gradient_accumulation_steps: that is "
+                "the same training. The last checkpoint is kept."
+            )
         while loss is None:
             self._halve(inputs, model)
             # what earlier micro-batches of this step had added to the gradients went with the part that failed: do them again
@@ -181,6 +189,11 @@ class Needs(NamedTuple):
         """All of them."""
         return sum(self)
 
+    def shared(self, processes: int) -> "Needs":
+        """Of one process, where each holds its part of all but the activations."""
+        weights, gradients, optimizer = (part // processes for part in self[:3])
+        return Needs(weights, gradients, optimizer, self.activations)
+
     def told(self) -> str:
         """In words."""
         parts = ", ".join(f"{name} {gigabytes(size)}" for name, size in self._asdict().items())
@@ -244,6 +257,8 @@ def make_room(trainer: Any, lengths: Sequence[int]) -> Fit:
         needs = expected()
     except torch.OutOfMemoryError as error:
         raise too_small(_LONG) from error
+    if processes.count() > 1:
+        return Fit(needs.shared(processes.count() if arguments.fsdp else 1), None, 1)
     if not next(net.parameters()).is_cuda:
         return Fit(needs, None, 1)
     rows = [trainer.train_dataset[row] for row in (range(per_batch) if getattr(arguments, "packing", False) else longest)]

@@ -20,6 +20,7 @@ import torch
 import transformers
 from huggingface_hub.errors import HFValidationError
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -116,10 +117,19 @@ def load_student(student: str, config: TrainConfig | None = None, *, adapter: Pa
         )
         options["device_map"] = {"": where}
     tokenizer = load_tokenizer(student, trust_remote_code=config.trust_remote_code)
+    _check_weights(student)
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(_folder(student), **options)
-    except (OSError, ValueError, KeyError, HFValidationError) as error:
+        both: Any = AutoModelForCausalLM.from_pretrained(_folder(student), output_loading_info=True, **options)
+        model: Any = both[0]
+        loaded: dict[str, Any] = both[1]
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, HFValidationError) as error:
         raise _unreachable(student, error) from error
+    if loaded["missing_keys"]:
+        missing = sorted(loaded["missing_keys"])
+        raise ModelError(
+            f"{student}: {len(missing)} of its weights are not in its files ({', '.join(missing[:3])}, ...): they would be random numbers. "
+            "Its config.json is not that of its weights, or it is no causal language model."
+        )
     if not quantize:
         model = model.to(where)
     elif where.type == "cpu":
@@ -244,8 +254,21 @@ def _folder(student: str) -> str:
     return student
 
 
+def _check_weights(student: str) -> None:
+    """Weights are read from safetensors alone: other formats run code when they are read."""
+    folder = Path(_folder(student))
+    old = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern)) if folder.is_dir() else []
+    if old and not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"{student}: holds its weights as {old[0]}, a format that can run code when it is read. Load it where you trust it and save it "
+            "again: `model.save_pretrained(folder)` writes safetensors."
+        )
+
+
 def _unreachable(student: str, error: BaseException) -> ModelError:
     reason = " ".join(str(error).split())[:300]
+    if "trust_remote_code" in str(error):
+        return ModelError(f"{student}: brings code of its own. Read it; if you trust it, set train.trust_remote_code: true in the recipe.")
     if Path(student).expanduser().is_dir():
         return ModelError(f"{student}: cannot be loaded as a causal language model: {reason}")
     offline = " HF_HUB_OFFLINE is set." if os.environ.get("HF_HUB_OFFLINE") else ""

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from train import memory, model
+from train import memory, model, processes
 from train.config import TrainConfig
 from train.dataset import Manifest, read_rows, take
 from train.errors import Diverged
@@ -72,6 +72,8 @@ def load_policy(config: TrainConfig, run_dir: Path) -> model.Student:
 
 def add_proof(run_dir: Path, name: str, proof: Mapping[str, Any]) -> None:
     """Put a stage's proof beside that of SFT."""
+    if not processes.first():
+        return
     path = run_dir / "template_proof.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     write_json(path, {**before, name: proof})
@@ -88,7 +90,7 @@ def train_guarded(
     validation = []
     if manifest.count("sft/validation.parquet"):
         validation = take(read_rows(manifest.path("sft/validation.parquet")), config.evaluation.validation_rows, config.seed)
-    history = History(run_dir / "history.json")
+    history = History(run_dir / "metrics.jsonl")
     guard = Guard(trainer.args.beta, length)
     score = scorer(net, tokenizer, validation, manifest.task, config, guard.see, progress)
     start = sft_score(stage, history, score, guard)
@@ -201,10 +203,8 @@ def conclude(start: Measure | None, watch: Watch, run_dir: Path, net: Any, token
     kept, why = choose(start, watch)
     if kept == "last":
         save(net, folder / "chosen")
-    elif kept == "best":
-        shutil.copytree(folder / "best", folder / "chosen")
-    else:
-        shutil.copytree(run_dir / "sft", folder / "chosen", dirs_exist_ok=True)
+    elif processes.first():
+        shutil.copytree(folder / "best" if kept == "best" else run_dir / "sft", folder / "chosen", dirs_exist_ok=True)
     if why:
         progress.note(why)
     finish(folder / "chosen", run_dir / watch.stage, tokenizer)

@@ -2,7 +2,7 @@
 
     path = write_report(Path("runs/latest"))
 
-It reads only what the run wrote (run.json, history.json, evaluation.json, comparisons.json, analysis.json, answers.parquet), the
+It reads only what the run wrote (run.json, metrics.jsonl, evaluation.json, comparisons.json, analysis.json, answers.parquet), the
 judgements beside its answers, the learning curve of the same data, and the manifest of the data. A part that a run does not have is
 said to be missing; the rest of the report stands.
 """
@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from train.advice import advice, verdict
 from train.errors import DataError
 from train.metrics import BAD_BEHAVIOURS, GLOSSARY, wilson
+from train.watch import read_history
 
 MODELS = ("base", "few_shot", "teacher", "sft", "dpo", "kto", "merged")
 MAIN_METRICS = (
@@ -143,6 +144,7 @@ def write_report(run_dir: Path) -> Path:
         sft_caption=_sft_caption(run.history),
         preferred=run.preferred.upper(),
         dpo_plot=_dpo_plot(run.history, run.preferred),
+        pace_plot=_pace_plot(run.history),
         evaluation=_evaluation(run),
         glossary=[(n, g) for n, g in GLOSSARY.items() if any(m["metric"] == n for m in run.measures)],
         labels=_labels(run),
@@ -189,7 +191,7 @@ def read_run(run_dir: Path) -> Run:
         record=record,
         manifest=manifest,
         manifest_changed=changed,
-        history=_read(run_dir / "history.json") or [],
+        history=_history(run_dir),
         measures=_read(run_dir / "evaluation.json") or [],
         comparisons=_read(run_dir / "comparisons.json") or [],
         answers=answers,
@@ -197,6 +199,15 @@ def read_run(run_dir: Path) -> Run:
         judgements=[{**_read(path), "folder": path.parent.name} for path in sorted((run_dir / "answers").glob("*/judged.*.json"))],
         curve=_curve_of(run_dir, record),
     )
+
+
+def _history(run_dir: Path) -> list[dict[str, Any]]:
+    """What was measured while the run trained; runs of older versions have it in one JSON list."""
+    path = run_dir / "metrics.jsonl"
+    try:
+        return read_history(path) or _read(run_dir / "history.json") or []
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON lines: {error}. Train again.") from error
 
 
 def _curve_of(run_dir: Path, record: dict[str, Any]) -> dict[str, Any] | None:
@@ -953,3 +964,27 @@ def _dpo_plot(history: Sequence[dict[str, Any]], stage: str) -> Markup | None:
         for ax in (one, two):
             ax.set_xlabel("step")
         return _svg(figure, f"{stage.upper()}: margin, log-probabilities of chosen and rejected answers, validation metric by step")
+
+
+def _pace_plot(history: Sequence[dict[str, Any]]) -> Markup | None:
+    """Learning rate, speed and memory by tokens seen, one line a stage."""
+    panels = (
+        ("learning_rate", "learning rate", 1.0),
+        ("tokens_per_second", "tokens a second, scoring apart", 1.0),
+        ("peak_bytes", "most memory so far, GB", 1e-9),
+    )
+    found = [(key, title, scale) for key, title, scale in panels if any(key in h for h in history)]
+    if not found:
+        return None
+    with matplotlib.rc_context(_style()):
+        figure = Figure(figsize=(9, 2.9), layout="constrained")
+        for ax, (key, title, scale) in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
+            for stage in dict.fromkeys(h["stage"] for h in history):
+                lines = [h for h in history if h["stage"] == stage and key in h]
+                colour, _ = LOOK.get(stage, OTHER_LOOK)
+                ax.plot([h["tokens"] for h in lines], [h[key] * scale for h in lines], color=colour, linewidth=1.6, label=stage)
+            ax.set_title(title, fontsize=10)
+            ax.set_xlabel("tokens seen by the stage")
+            ax.set_ylim(bottom=0)
+            ax.legend(fontsize=9)
+        return _svg(figure, "Learning rate, tokens a second and memory by tokens seen")

@@ -7,10 +7,14 @@ there is not done again, so an interrupted run goes on where it was when the sam
 """
 
 import errno
+import fcntl
 import hashlib
 import json
+import os
 import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -18,12 +22,14 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from train import processes
 from train.config import TrainConfig
 from train.dataset import Manifest, enough_judged
 from train.errors import ConfigError, DataError, TemplateError, TrainError
 from train.watch import Progress, write_json
 
 STAGES = ("sft", "dpo", "kto", "merge", "evaluate", "report")
+TRAINING = ("sft", "dpo", "kto")  # what several processes do together
 LIBRARIES = ["torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "tokenizers"]
 DISK = 500_000_000
 
@@ -42,9 +48,47 @@ def run(
     A `run_dir` with a run in it goes on, if it has the same settings and data. Without `run_dir`, the last run goes on if
     it was interrupted; else a new one begins. Raises a TrainError, whose message says what to do.
     """
+    processes.join()
+    if set(stages) & set(TRAINING):
+        check_settings(config)
     manifest = Manifest.read(config.data)
     latest = config.out / "latest"
     before = latest.resolve() if latest.is_symlink() else None
+    given = run_dir
+    run_dir = Path(processes.agree(lambda: locate(config, manifest, now, given)))
+    record = read_record(run_dir)
+    with held(run_dir):
+        return _stages(config, manifest, run_dir, record, stages, again, before, progress)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a disk, a quota or a limit on a file's size has ended a write; the writers of weights say it in words of their own."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    words = [os.strerror(code) for code in codes] + ["PytorchStreamWriter failed", "unexpected pos"]
+    return getattr(error, "errno", None) in codes or any(word in str(error) for word in words)
+
+
+def check_settings(config: TrainConfig) -> None:
+    """Try the settings of every training stage, before the first of them: a later one's would be found wrong after hours.
+
+    Raises ConfigError.
+    """
+    from trl import DPOConfig, KTOConfig, SFTConfig
+
+    from train.sft import build_arguments, known_options
+
+    stages: list[tuple[str, Any, dict[str, Any]]] = [("train.sft", SFTConfig, config.sft_options)]
+    if config.dpo is not None:
+        stages.append(("train.dpo", DPOConfig, {**config.dpo_options, "precompute_ref_log_probs": True}))
+    if config.kto is not None:
+        stages.append(("train.kto", KTOConfig, {**config.kto_options, "precompute_ref_log_probs": True}))
+    for where, kind, options in stages:
+        known_options(where, {name: value for name, value in options.items() if name != "precompute_ref_log_probs"}, kind)
+        build_arguments(where, kind, config, options, config.out / "work" / "stage", rows=1, parameters=1)
+
+
+def locate(config: TrainConfig, manifest: Manifest, now: datetime, run_dir: Path | None) -> Path:
+    """Find the run to go on with, or make a new one. Raises ConfigError where another run is in its place."""
     if run_dir is None:
         run_dir = resumable(config, manifest) or new_run(config, manifest, now)
     elif not (run_dir / "run.json").is_file():
@@ -52,38 +96,78 @@ def run(
     record = read_record(run_dir)
     if fingerprint(config_of(run_dir)) != fingerprint(config) or record["manifest_sha256"] != manifest.sha256:
         raise ConfigError(f"{run_dir}: a run with other settings or other data is here. Set --out to a new folder, or leave it out.")
+    begun = record.get("processes", 1)
+    if begun != processes.count() and any(run_dir.glob("work/*/checkpoint-*")):
+        raise ConfigError(
+            f"{run_dir}: was interrupted with {begun} processes, and its checkpoint is theirs. Go on with --processes {begun}, or begin "
+            "anew with --out and a new folder."
+        )
+    if begun != processes.count():
+        write_json(run_dir / "run.json", {**record, "processes": processes.count()})
+    return run_dir
+
+
+@contextmanager
+def held(run_dir: Path) -> Iterator[None]:
+    """Keep a second command out of a run's folder. Raises ConfigError where one is at work; the lock ends with its process."""
+    if not processes.first():
+        yield
+        return
+    with (run_dir / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(f"{run_dir}: another command is at work on this run. Wait for it, or set --out to a new folder.") from error
+        try:
+            yield
+        finally:
+            (run_dir / ".lock").unlink(missing_ok=True)
+
+
+def _stages(
+    config: TrainConfig,
+    manifest: Manifest,
+    run_dir: Path,
+    record: dict[str, Any],
+    stages: tuple[str, ...],
+    again: bool,
+    before: Path | None,
+    progress: Progress,
+) -> Path:
     for stage in stages:
+        if stage not in TRAINING and processes.count() > 1:
+            follows = not processes.first()
+            processes.leave()  # the rest is one process's work
+            if follows:
+                return run_dir
         if record["stages"].get(stage, {}).get("done") and not again:
             continue
         try:
             result = perform(stage, config, manifest, run_dir, progress)
-        except TrainError as error:
-            if isinstance(error, TemplateError) and error.proof:
-                write_json(config.out / "template_proof.json", {"student": config.student, **error.proof})
-                progress.note(f"what was shown until it failed is in {config.out / 'template_proof.json'}")
-            if {path.name for path in run_dir.iterdir()} == {"run.json"}:
-                discard(run_dir, config.out, before)
-            raise
         except (OSError, RuntimeError, SafetensorError) as error:
             if not is_full(error):
                 raise
             raise TrainError(
-                f"{run_dir}: the disk is full ({' '.join(str(error).split())[:200]}). Free some space and run again: stages that are done, "
-                f"and the last checkpoint of {stage}, are kept."
+                f"{run_dir}: cannot be written any more: {' '.join(str(error).split())[:200]}. Free some space and give the same command "
+                "again; it goes on from the last checkpoint."
             ) from error
+        except TrainError as error:
+            if not processes.first():
+                raise
+            if isinstance(error, TemplateError) and error.proof:
+                write_json(config.out / "template_proof.json", {"student": config.student, **error.proof})
+                progress.note(f"what was shown until it failed is in {config.out / 'template_proof.json'}")
+            if {path.name for path in run_dir.iterdir()} <= {"run.json", ".lock"}:
+                discard(run_dir, config.out, before)
+            raise
         record["stages"][stage] = {**result, "done": True}
-        write_json(run_dir / "run.json", record)
+        if processes.first():
+            write_json(run_dir / "run.json", record)
     if all(record["stages"].get(stage, {}).get("done") for stage in STAGES):
         record["status"] = "done"
-        write_json(run_dir / "run.json", record)
+        if processes.first():
+            write_json(run_dir / "run.json", record)
     return run_dir
-
-
-def is_full(error: BaseException) -> bool:
-    """Whether a disk without space is behind an error; libraries say it in words of their own."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return True
-    return any(sign in str(error) for sign in ("No space left on device", "PytorchStreamWriter failed writing"))
 
 
 def perform(stage: str, config: TrainConfig, manifest: Manifest, run_dir: Path, progress: Progress) -> dict[str, Any]:
@@ -162,6 +246,7 @@ def new_run(config: TrainConfig, manifest: Manifest, now: datetime, run_dir: Pat
             "config": config.model_dump(mode="json"),
             "config_sha256": fingerprint(config),
             "versions": versions(),
+            "processes": processes.count(),
             "stages": {},
         },
     )

@@ -18,10 +18,11 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from transformers import PrinterCallback
+from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from trl import SFTConfig, SFTTrainer
 
-from train import cpu, evaluate, memory, model, template
-from train.config import TrainConfig, check_options
+from train import cpu, evaluate, memory, model, processes, template
+from train.config import TrainConfig, check_options, near
 from train.dataset import GENERAL_ID, Manifest, Row, mix, read_general, read_rows, read_training, take, weigh
 from train.errors import ConfigError, TrainError
 from train.metrics import Measure, TaskSpec
@@ -29,6 +30,9 @@ from train.proof import prove, prove_training
 from train.retain import Retention
 from train.template import Encoded, Source
 from train.watch import Budget, History, Progress, Silent, Watch, last_checkpoint, too_high, write_json
+
+# Settings of which nothing comes where they are 0.
+POSITIVE = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps")
 
 
 class Prepared(NamedTuple):
@@ -60,7 +64,7 @@ class Weighted:
         return getattr(self._model, name)
 
 
-class Trainer(memory.HalvesBatches, SFTTrainer):
+class Trainer(processes.InStep, memory.HalvesBatches, SFTTrainer):
     """TRL's trainer with rows by weight, if `weights` has them by their ids, and with one more term in the loss: what `retention`
     measures on general rows, if there is one."""
 
@@ -82,9 +86,9 @@ class Trainer(memory.HalvesBatches, SFTTrainer):
         if self.retention is not None and model.training and self.first_part:
             if self._draw is None:  # a resumed run goes on with the rows that would have come next
                 self._draw = self.state.global_step * self.args.gradient_accumulation_steps
-            term = self.retention.loss(model, self._draw)
+            term = self.retention.loss(self.accelerator.unwrap_model(model), self.micro_batch(self._draw))
             self._draw += 1
-            self._metrics["train"]["general_drift"].append(term.item() / self.retention.weight)
+            self._metrics["train"]["general_drift"].append(processes.mean(term.item()) / self.retention.weight)
             # the task's part is normalised by the tokens of all micro-batches of a step; this one must be as well
             loss = loss + term / (self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1)
         return loss
@@ -112,7 +116,7 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     steps = steps_of(arguments, len(prepared.rows))
     tokens = sum(len(row.ids) for row in prepared.rows)
     epochs = arguments.num_train_epochs
-    retention = retain(config, prepared, arguments, tokenizer.pad_token_id)
+    retention = retain(config, prepared, options["per_device_train_batch_size"], tokenizer.pad_token_id)
     # the rows held to the base pass once more without gradients: a third of what a training pass costs
     held = steps * retention.tokens * 4 / 3 if retention else 0.0
     forecast = minutes(tokens * epochs + held, share, config.method)
@@ -121,6 +125,7 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
         {
             "student": f"{config.student} ({share.total:,} parameters, {net.dtype})".replace("torch.", ""),
             "method": f"{described_method(config)}, {share.trainable:,} trainable ({share.percent:.2f} %)",
+            "chat template": describe_template(prepared.proof),
             "rows": f"{len(prepared.rows):,} ({prepared.facts['general_rows']:,} general; {prepared.facts['rows_dropped']:,} left out)",
             **(
                 {"weights": "every {} counts the same: rows from {} to {} times".format(config.weighting, *prepared.facts["weights"])}
@@ -133,7 +138,7 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
             "forecast": f"about {forecast:.1f} min, evaluation apart",
         },
     )
-    history = History(run_dir / "history.json")
+    history = History(run_dir / "metrics.jsonl")
     shared = cpu.speed_up(net, [row.ids for row in prepared.rows], checkpointing=arguments.gradient_checkpointing)
     trainer = Trainer(
         model=net,
@@ -141,6 +146,7 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
         train_dataset=Dataset.from_dict({"input_ids": [row.ids for row in prepared.rows], "labels": [row.labels for row in prepared.rows]}),
         processing_class=tokenizer,
     )
+    trainer.shared_by = options["per_device_train_batch_size"] // arguments.per_device_train_batch_size
     trainer.halved = tell_halved(progress)
     room = memory.make_room(trainer, [len(row.ids) for row in prepared.rows])
     progress.note(f"memory: {room.told()}")
@@ -148,7 +154,8 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     trainer.weights = prepared.weights
     trainer.names = lambda batch: rows_of(batch, prepared.rows)
     batches = prove_training(trainer, prepared.rows, template.adapt(tokenizer, config.student))
-    write_json(run_dir / "template_proof.json", {**prepared.proof, "batches": batches})
+    if processes.first():
+        write_json(run_dir / "template_proof.json", {**prepared.proof, "batches": batches})
     watch = Watch(
         "sft",
         folder,
@@ -192,6 +199,12 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
 def described_method(config: TrainConfig) -> str:
     """The method in a word or two."""
     return f"{config.method} with DoRA" if config.lora.dora and config.method != "full" else config.method
+
+
+def describe_template(proof: Mapping[str, Any]) -> str:
+    """Whose chat template it is that the student is trained with, and what was changed in it."""
+    source = "a plain one, for the student has none of its own" if proof["template"] == "fallback" else "the student's own"
+    return f"{source}{', changed: ' if proof['changes'] else ''}{'; '.join(proof['changes'])}; ends a turn with {proof['stop']['text']}"
 
 
 def tell_halved(progress: Progress) -> Callable[[int, int, int], None]:
@@ -289,11 +302,11 @@ def weights_of(config: TrainConfig, rows: Sequence[Row], encoded: Sequence[Encod
     return {tuple(row.ids): weights[row.id] for row in own}
 
 
-def retain(config: TrainConfig, prepared: Prepared, arguments: Any, pad: int) -> Retention | None:
-    """What holds the student to its base, with as many rows a micro-batch as the recipe's share says; None where nothing does."""
+def retain(config: TrainConfig, prepared: Prepared, batch: int, pad: int) -> Retention | None:
+    """What holds the student to its base, with as many rows beside `batch` as the recipe's share says; None where nothing does."""
     if config.general is None or not prepared.general:
         return None
-    count = round(arguments.per_device_train_batch_size * config.general.share / (1 - config.general.share))
+    count = round(batch * config.general.share / (1 - config.general.share))
     rows = [row.ids for row in prepared.general]
     return Retention(rows, count=max(1, count), weight=config.general.weight, pad=pad, seed=config.seed)
 
@@ -379,6 +392,14 @@ def fit(trainer: Any, watch: Watch, folder: Path) -> float:
     """Train from the start or the last checkpoint; return the seconds spent on steps, scoring apart."""
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
+
+    def tell(numbers: Mapping[str, float]) -> None:
+        """Show our own measurements to the trackers that the recipe names."""
+        for callback in trainer.callback_handler.callbacks:
+            if callback is not watch:
+                callback.on_log(trainer.args, trainer.state, trainer.control, logs=dict(numbers), model=trainer.model)
+
+    watch.tell = tell
     scoring = 0.0
     if watch.score is not None:
         inner = watch.score
@@ -407,28 +428,53 @@ def fit(trainer: Any, watch: Watch, folder: Path) -> float:
 
 
 def save(net: Any, path: Path) -> None:
-    """Save the trained weights: the adapter alone, or the whole model when all of it was trained."""
+    """Save the trained weights: the adapter alone, or the whole model when all of it was trained. All processes must ask."""
+    weights = processes.gathered(net)
+    if not processes.first():
+        return
     if isinstance(net, PeftModel):
-        net.save_pretrained(str(path), selected_adapters=["default"])
+        net.save_pretrained(str(path), selected_adapters=["default"], state_dict=weights)
         (path / "README.md").unlink(missing_ok=True)
     else:
-        net.save_pretrained(str(path))
+        net.save_pretrained(str(path), state_dict=weights)
 
 
 def finish(best: Path, target: Path, tokenizer: Any) -> None:
     """Put the best weights in their place, with the tokenizer and template of training; remove the stage's workshop."""
-    tokenizer.save_pretrained(str(best))
-    template.seal(tokenizer, best)
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.move(best, target)
-    shutil.rmtree(best.parent)
-    if not any(best.parent.parent.iterdir()):
-        best.parent.parent.rmdir()
+    if processes.first():
+        tokenizer.save_pretrained(str(best))
+        template.seal(tokenizer, best)
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.move(best, target)
+        shutil.rmtree(best.parent)
+        if not any(best.parent.parent.iterdir()):
+            best.parent.parent.rmdir()
+    processes.wait()
 
 
 def known_options(where: str, options: dict[str, Any], kind: type[Any]) -> None:
-    """Refuse options that the trainer's config does not have. Raises ConfigError naming the near one."""
-    check_options(where, options, [field.name for field in dataclasses.fields(kind)])
+    """Refuse options that the trainer's config does not have, text in the place of numbers, and trackers that are not there.
+
+    Raises ConfigError naming the near one.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    check_options(where, options, list(fields))
+    for name, value in options.items():
+        default = fields[name].default
+        number = isinstance(default, int | float) and not isinstance(default, bool)
+        if number and not isinstance(value, int | float):
+            raise ConfigError(f"{where}.{name} is {value!r}; it must be a number, such as {default:g}.")
+        if name in POSITIVE and not value > 0 and not (name == "num_train_epochs" and options.get("max_steps", 0) > 0):
+            raise ConfigError(f"{where}.{name} is {value!r}; it must be above 0.")
+    asked = options.get("report_to") or []
+    for name in [asked] if isinstance(asked, str) else asked:
+        if name in ("none", "all"):
+            continue
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise ConfigError(f"{where}.report_to: no tracker is called {name!r}{near(str(name), list(INTEGRATION_TO_CALLBACK))}.")
+        if name not in get_available_reporting_integrations():
+            package = str(name).replace("_", "-")
+            raise ConfigError(f"{where}.report_to is {name!r}, and it is not installed. Install it: .venv/bin/pip install {package}")
 
 
 def build_arguments(
@@ -436,6 +482,7 @@ def build_arguments(
 ) -> Any:
     """Make the trainer's config: the recipe's options over what this machine and this run need."""
     gpu = torch.cuda.is_available()
+    part = processes.divide(where, int(options.get("per_device_train_batch_size", 8)), int(options.get("gradient_accumulation_steps", 1)))
     own: dict[str, Any] = {
         "output_dir": str(folder),
         "seed": config.seed,
@@ -452,12 +499,17 @@ def build_arguments(
         "save_total_limit": 1,
         "disable_tqdm": True,
         "report_to": "none",
+        "project": config.name,
+        "run_name": f"{folder.parent.parent.name}-{folder.name}",
         "logging_steps": 1,
+        # of several GPUs each holds a part of the weights (FSDP2), and writes it; of several processes on a CPU each holds them all
+        **({"fsdp": True, "fsdp_config": {"state_dict_type": "SHARDED_STATE_DICT"}} if gpu and processes.count() > 1 else {}),
     }
+    share = {"per_device_train_batch_size": part.batch, "gradient_accumulation_steps": part.accumulation}
     if kind is SFTConfig and not options.get("packing"):
         own["dataset_kwargs"] = {"skip_prepare_dataset": True}
     try:
-        arguments = kind(**{**own, **options})
+        arguments = kind(**{**own, **options, **share})
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
     if "logging_steps" not in options:
@@ -469,7 +521,7 @@ def steps_of(arguments: Any, rows: int) -> int:
     """Count optimizer steps, packing apart."""
     if arguments.max_steps > 0:
         return int(arguments.max_steps)
-    batches = math.ceil(rows / int(arguments.per_device_train_batch_size))
+    batches = math.ceil(rows / int(arguments.per_device_train_batch_size) / processes.count())
     updates = math.ceil(batches / int(arguments.gradient_accumulation_steps))
     return math.ceil(updates * float(arguments.num_train_epochs))
 
@@ -488,7 +540,7 @@ def minutes(tokens: float, share: model.Share, method: str) -> float:
         (matrix @ matrix)[0, 0].item()
         done += 1
     speed = done * 2 * size**3 / (time.monotonic() - begin)
-    return tokens * share.total * (6 if method == "full" else 4) / (0.33 * speed) / 60
+    return tokens * share.total * (6 if method == "full" else 4) / (0.33 * speed) / 60 / processes.count()
 
 
 def context_of(net: Any) -> int:

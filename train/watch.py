@@ -1,17 +1,21 @@
-"""Watching a training run: progress, history.json, the task's own metric at several points, the best checkpoint.
+"""Watching a training run: progress, metrics.jsonl, the task's own metric at several points, the best checkpoint.
 
 The trainer's loss says little about answers, so at `points` places of a run the student answers validation rows and the
 task's metric is measured, as in the final evaluation. Where it was best, the weights are kept.
 """
 
 import json
+import resource
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from train import processes
 from train.metrics import Measure
 
 LOGGED = {
@@ -86,24 +90,41 @@ class Best(NamedTuple):
 
 
 class History:
-    """history.json: a list of {"stage", "step", "tokens", ...numbers}, on disk after every line."""
+    """metrics.jsonl: a line {"stage", "step", "tokens", ...numbers} for all that is measured, on disk at once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lines: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        self.lines = read_history(path)
 
     def add(self, stage: str, step: int, tokens: int, **numbers: float | str) -> None:
         """Append a line."""
         self.lines.append({"stage": stage, "step": step, "tokens": tokens, **numbers})
-        self._write()
+        if processes.first():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(self.lines[-1]) + "\n")
 
     def rewind(self, stage: str, step: int) -> None:
         """Forget lines of a stage after `step`: the run goes on from there and will write them again."""
         self.lines = [line for line in self.lines if line["stage"] != stage or line["step"] <= step]
-        self._write()
+        if processes.first():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = self.path.with_name(self.path.name + ".new")
+            fresh.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
+            fresh.replace(self.path)
 
-    def _write(self) -> None:
-        write_json(self.path, self.lines)
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """Read metrics.jsonl; a last line that a kill cut short is left out, and none at all is an empty list."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def memory_in_use() -> int:
+    """The most memory that training took so far, in bytes: of the GPU where there is one, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class Watch(TrainerCallback):
@@ -111,8 +132,10 @@ class Watch(TrainerCallback):
 
     `score` generates and measures; `keep` saves the weights to a folder; `stop` looks at a log line, or at what a score has
     shown (then the line is empty), and returns a reason to end the stage, or None. A checkpoint for resuming is written at every
-    point, after its score.
+    point, after its score. `tell` hands what is measured here to whoever else follows the run.
     """
+
+    tell: Callable[[Mapping[str, float]], None] = staticmethod(lambda numbers: None)
 
     def __init__(
         self,
@@ -143,6 +166,9 @@ class Watch(TrainerCallback):
         self.at = {max(1, round(state.max_steps * (k + 1) / self.points)) for k in range(self.points)}
         self.history.rewind(self.stage, state.global_step)
         self.first = self.seen = self._tokens(state)
+        self.begun, self.begun_at = time.monotonic(), state.global_step
+        self.scoring, self.scored = 0.0, 0
+        self.logged = (self.begun, self.seen, 0.0)
         self.progress.start(self.stage, state.max_steps)
 
     def on_log(
@@ -157,26 +183,49 @@ class Watch(TrainerCallback):
         numbers = {name: float(logs[key]) for key, name in LOGGED.items() if logs and key in logs}
         if "loss" not in numbers:
             return
-        self.history.add(self.stage, state.global_step, self._tokens(state), **numbers)
+        self.history.add(self.stage, state.global_step, self._tokens(state), **numbers, **self._pace(state))
         self.progress.advance(state.global_step, loss=numbers["loss"])
         self._look(numbers, control)
 
+    def _pace(self, state: TrainerState) -> dict[str, float]:
+        """Tokens a second since the last line, scoring apart, and the memory in use."""
+        now, tokens = time.monotonic(), self._tokens(state)
+        before, had, scored = self.logged
+        self.logged = (now, tokens, self.scoring)
+        seconds = now - before - (self.scoring - scored)
+        return {"tokens_per_second": round((tokens - had) / max(seconds, 1e-9)), "peak_bytes": memory_in_use()}
+
+    def _left(self, state: TrainerState) -> float:
+        """Seconds to the end of the stage: its steps, and the points at which it stands still to score."""
+        steps = max(1, state.global_step - self.begun_at)
+        a_step = (time.monotonic() - self.begun - self.scoring) / steps
+        points = sum(at > state.global_step for at in self.at)
+        return a_step * (state.max_steps - state.global_step) + points * self.scoring / max(1, self.scored)
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Score at the points, keep the weights if they are the best so far, and ask for a checkpoint."""
-        self.progress.advance(state.global_step)
+        self.progress.advance(state.global_step, seconds_left=self._left(state))
         self.seen = self._tokens(state)
         if state.global_step not in self.at:
             return
+        began = time.monotonic()
+        self._measure(state, control)
+        self.scoring, self.scored = self.scoring + time.monotonic() - began, self.scored + 1
+        control.should_save = state.global_step < state.max_steps
+
+    def _measure(self, state: TrainerState, control: TrainerControl) -> None:
+        """Measure general ability and the task's metric, and keep the weights if they are the best so far."""
         fits = self.budget is None or self._spend(self.budget, state, control)
         if self.score is not None:
             self.last = measure = self.score()
             self.history.add(self.stage, state.global_step, self._tokens(state), **measure._asdict())
             self.progress.advance(state.global_step, **{measure.metric: measure.value})
+            name = f"eval_{self.stage}_{measure.metric}"
+            self.tell({name: measure.value, f"{name}_low": measure.low, f"{name}_high": measure.high})
             # At a tie the later one: it has seen more of the data.
             if fits and (self.best is None or measure.value >= self.best.value):
                 self._keep(Best(state.global_step, measure.value))
             self._look({}, control)
-        control.should_save = state.global_step < state.max_steps
 
     def _look(self, numbers: Mapping[str, float], control: TrainerControl) -> None:
         """Ask whether to end the stage."""
@@ -191,6 +240,7 @@ class Watch(TrainerCallback):
         numbers = {"general": general.value, "general_low": general.low, "general_high": general.high, "general_within": within}
         self.history.add(self.stage, state.global_step, self._tokens(state), **numbers)
         self.progress.advance(state.global_step, general=general.value)
+        self.tell({"eval_general": general.value, "eval_general_low": general.low, "eval_general_high": general.high})
         if not within:
             fell = f"general ability fell by {100 * (budget.base - general.value):.1f} points (budget {budget.points:g})"
             reason = budget.over()
@@ -206,11 +256,13 @@ class Watch(TrainerCallback):
 
     def _keep(self, best: Best) -> None:
         fresh = self.folder / "best.new"
-        shutil.rmtree(fresh, ignore_errors=True)
+        if processes.first():
+            shutil.rmtree(fresh, ignore_errors=True)
         self.keep(fresh)
-        shutil.rmtree(self.folder / "best", ignore_errors=True)
-        fresh.rename(self.folder / "best")
-        write_json(self.folder / "best.json", best._asdict())
+        if processes.first():
+            shutil.rmtree(self.folder / "best", ignore_errors=True)
+            fresh.rename(self.folder / "best")
+            write_json(self.folder / "best.json", best._asdict())
         self.best = best
 
     def _tokens(self, state: TrainerState) -> int:

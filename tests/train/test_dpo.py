@@ -1,6 +1,5 @@
 """DPO raises the better answer over the worse from the SFT adapter, and a guard keeps what must not get worse."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from train.model import load_student
 from train.preference import TOLERANCE, Guard, choose
 from train.sft import known_options, train_sft
 from train.template import Encoded, Source
-from train.watch import Best, History, Silent, Watch
+from train.watch import Best, History, Silent, Watch, read_history
 
 MakeConfig = Callable[..., TrainConfig]
 GENTLE = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "max_steps": 6, "learning_rate": 5e-3}
@@ -33,7 +32,7 @@ def tuned(manifest: Manifest, config: TrainConfig, run_dir: Path) -> Path:
 
 
 def history(run_dir: Path) -> list[dict[str, Any]]:
-    return [line for line in json.loads((run_dir / "history.json").read_text()) if line["stage"] == "dpo"]
+    return [line for line in read_history(run_dir / "metrics.jsonl") if line["stage"] == "dpo"]
 
 
 def test_the_margin_grows_and_starts_at_zero(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """Students load as what they are, adapters start as nothing, and what cannot be loaded is said in one line."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from train import model
 from train.config import TrainConfig
@@ -172,3 +173,51 @@ def test_dora_trains_the_lengths_of_columns_too(make_config: MakeConfig) -> None
     net = model.add_lora(model.load_student(config.student, config).model, config)
     trained = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
     assert any("lora_magnitude_vector" in name for name in trained)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        ("old format", "holds its weights as pytorch_model.bin, a format that can run code"),
+        ("own code", "brings code of its own.*train.trust_remote_code: true"),
+        ("cut short", "cannot be loaded as a causal language model"),
+        ("other shape", "cannot be loaded as a causal language model"),
+        ("other architecture", "of its weights are not in its files .*they would be random numbers"),
+    ],
+)
+def test_weights_that_are_not_the_students_are_refused_in_one_line(
+    tmp_path: Path, make_student: Callable[..., Path], spoil: str, words: str
+) -> None:
+    folder = make_student(tmp_path / "s")
+    weights, settings = folder / "model.safetensors", json.loads((folder / "config.json").read_text())
+    if spoil == "old format":
+        torch.save({}, folder / "pytorch_model.bin")
+        weights.unlink()
+    elif spoil == "cut short":
+        weights.write_bytes(weights.read_bytes()[:5000])
+    else:
+        code = {"model_type": "mine", "auto_map": {"AutoConfig": "m.C", "AutoModelForCausalLM": "m.M"}}
+        change = {"own code": code, "other shape": {"hidden_size": 64}, "other architecture": {"model_type": "qwen3"}}[spoil]
+        (folder / "m.py").write_text("raise SystemExit('it ran')")
+        (folder / "config.json").write_text(json.dumps({**settings, **change}))
+    with pytest.raises(ModelError, match=words) as error:
+        model.load_student(str(folder))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "gemma", "mistral"])
+def test_students_of_every_family_get_adapters_and_keep_their_answers(
+    tmp_path: Path, make_tokenizer: Callable[..., PreTrainedTokenizerFast], make_config: MakeConfig, kind: str
+) -> None:
+    tokenizer = make_tokenizer()
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    ids = {"vocab_size": len(tokenizer), "head_dim": 8, "eos_token_id": 0, "pad_token_id": 0, "bos_token_id": 0}
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape, **ids, max_position_embeddings=256)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    config = make_config(student=str(tmp_path))
+    loaded = model.load_student(str(tmp_path), config)
+    before = answers(loaded)
+    tuned = model.add_lora(loaded.model, config)
+    assert model.share(tuned).trainable > 0
+    assert answers(model.Student(tuned, loaded.tokenizer)) == before

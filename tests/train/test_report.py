@@ -110,7 +110,7 @@ def make_run(folder: Path, *, rows: int = 120, seed: int = 0) -> Path:
         if step % 10 == 0:
             point = {"metric": "macro_f1", "value": 0.9, "low": 0.86, "high": 0.93, "n": 200}
             history.append({"stage": "dpo", "step": step, "tokens": step * 4000, **point})
-    (folder / "history.json").write_text(json.dumps(history))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in history))
 
     data = folder / "data"
     data.mkdir()
@@ -287,7 +287,7 @@ def test_a_newer_export_is_not_passed_off_as_the_runs_data(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "missing", ["run.json", "history.json", "evaluation.json", "comparisons.json", "answers.parquet", "failures.parquet", "data"]
+    "missing", ["run.json", "metrics.jsonl", "evaluation.json", "comparisons.json", "answers.parquet", "failures.parquet", "data"]
 )
 def test_a_missing_part_leaves_the_rest(tmp_path: Path, missing: str) -> None:
     run = make_run(tmp_path / "run", rows=12)

@@ -1,6 +1,7 @@
 """A run tells the whole story once, goes on where it stopped, and the command line says what to mend."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def call(*arguments: str) -> int:
 def test_a_run_leaves_everything_that_was_promised(done: Path) -> None:
     latest = done / "runs/latest"
     folders = {"sft", "dpo", "merged"}
-    records = {"history.json", "run.json", "template_proof.json", "evaluation.json", "comparisons.json", "analysis.json"}
+    records = {"metrics.jsonl", "run.json", "template_proof.json", "evaluation.json", "comparisons.json", "analysis.json"}
     files = {"failures.parquet", "answers.parquet", "report.html"}
     assert folders | records | files <= {path.name for path in latest.iterdir()}
     record = run.read_record(latest)
@@ -308,12 +309,24 @@ def test_help_answers_without_loading_torch() -> None:
     assert result.stdout.strip().endswith("False")
 
 
-def test_a_disk_that_fills_ends_in_one_line_and_loses_nothing(export: Path, make_config: MakeConfig) -> None:
-    config = make_config()
-    where = run.run(config, now=NOW, progress=Silent(), stages=("sft",))
-    (where / "history.json.new").symlink_to("/dev/full")
-    with pytest.raises(TrainError, match=r"the disk is full .*Free some space and run again"):
-        run.run(config, now=NOW, progress=Silent(), run_dir=where, stages=("dpo",))
-    (where / "history.json.new").unlink()
-    run.run(config, now=NOW, progress=Silent(), run_dir=where, stages=("dpo",))
-    assert run.read_record(where)["stages"]["dpo"]["done"]
+def test_a_mistake_in_a_later_stage_is_told_before_the_first(manifest: Any, make_config: MakeConfig) -> None:
+    config = make_config(dpo={"lerning_rate": 1e-4})
+    with pytest.raises(ConfigError, match=r"train\.dpo: unknown option `lerning_rate` .did you mean `learning_rate`"):
+        run.run(config, now=NOW, progress=Silent())
+    with pytest.raises(ConfigError, match=r"train\.dpo\.beta is 'high'"):
+        run.run(make_config(dpo={"beta": "high"}), now=NOW, progress=Silent())
+    assert not config.out.exists(), "no run was begun"
+
+
+def test_a_disk_that_fills_in_the_middle_is_one_line_and_the_same_command_goes_on(done: Path, tmp_path: Path) -> None:
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)); from train.cli import main; main(sys.argv[1:])"
+    )
+    arguments = ["sft", "--recipe", "recipe.yaml", "--out", str(tmp_path / "x")]
+    env = {**os.environ, "PYTHONPATH": str(Path(run.__file__).parents[1])}
+    full = subprocess.run([sys.executable, "-c", limited, *arguments], cwd=done, env=env, capture_output=True, text=True, check=False)
+    assert full.returncode == 2, full.stderr
+    assert "Free some space and give the same command again" in " ".join(full.stderr.split())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(done)
+        assert call(*arguments) == 0

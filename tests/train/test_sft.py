@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,17 +14,17 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import TrainerControl, TrainerState
+from transformers import TrainerCallback, TrainerControl, TrainerState, integrations
 from trl import SFTConfig
 
-from train import model, template
+from train import model, sft, template
 from train.config import TrainConfig
 from train.dataset import HEAVIEST, Manifest, read_training, weigh
 from train.errors import ConfigError, DataError, TemplateError, TrainError
 from train.metrics import Measure
 from train.sft import known_options, rows_of, sources_of, train_sft
 from train.template import Encoded
-from train.watch import Best, Budget, History, Silent, Watch
+from train.watch import Best, Budget, History, Silent, Watch, read_history
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -44,7 +47,11 @@ class Recorder(Silent):
 
 
 def lines(run_dir: Path) -> list[dict[str, Any]]:
-    return list(json.loads((run_dir / "history.json").read_text()))
+    return read_history(run_dir / "metrics.jsonl")
+
+
+def without_pace(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in line.items() if name not in ("tokens_per_second", "peak_bytes")} for line in found]
 
 
 def test_the_loss_falls_and_the_adapter_is_kept(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
@@ -90,7 +97,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(manifest: Manifest, make_
     assert again.steps[0] > 4, "it went on from the checkpoint at step 4"
     whole, resumed = (load_file(tmp_path / name / "sft/adapter_model.safetensors") for name in ("whole", "broken"))
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
-    assert lines(tmp_path / "whole") == lines(tmp_path / "broken")
+    assert without_pace(lines(tmp_path / "whole")) == without_pace(lines(tmp_path / "broken"))
 
 
 def test_over_long_rows_are_named_in_the_record(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:
@@ -353,3 +360,79 @@ def test_a_weighting_by_what_no_row_has_is_refused(export: Path, make_config: Ma
         train_sft(make_config(weighting="label"), Manifest.read(export), tmp_path / "run", progress=Silent())
     with pytest.raises(ConfigError, match="Leave one of them out"):
         train_sft(make_config(weighting="label", sft={"loss_type": "dft"}), Manifest.read(export), tmp_path / "run", progress=Silent())
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"learning_rate": "fast"}, r"train\.sft\.learning_rate is 'fast'; it must be a number"),
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size is 0; it must be above 0"),
+        ({"num_train_epochs": 0}, "num_train_epochs is 0; it must be above 0"),
+        ({"report_to": "trakio"}, r"no tracker is called 'trakio' .did you mean `trackio`"),
+        ({"report_to": ["clearml"]}, "report_to is 'clearml', and it is not installed. Install it: .*pip install clearml"),
+    ],
+)
+def test_an_option_that_cannot_work_is_refused(option: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        known_options("train.sft", {**TrainConfig().sft_options, **option}, SFTConfig)
+
+
+def test_our_own_measurements_reach_whoever_follows_the_run(
+    manifest: Manifest, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, float] = {}
+
+    class Follower(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> None:
+            seen.update(logs)
+
+    monkeypatch.setitem(integrations.INTEGRATION_TO_CALLBACK, "codecarbon", Follower)
+    monkeypatch.setattr(sft, "get_available_reporting_integrations", lambda: ["codecarbon"])
+    options = {**make_config().sft, "report_to": "codecarbon"}
+    config = make_config(sft=options, general={"source": general_file(tmp_path), "share": 0.2, "budget": 100})
+    train_sft(config, manifest, tmp_path / "run", progress=Silent())
+    assert {"loss", "learning_rate", "eval_general", "eval_sft_macro_f1", "eval_sft_macro_f1_low"} <= seen.keys()
+
+
+def test_trackio_keeps_a_run_under_its_recipe_and_id(
+    manifest: Manifest, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("trackio", reason="trackio is not installed")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "tracked"))
+    script = (
+        "import sys; from pathlib import Path; from train.dataset import Manifest; from train.run import config_of; from train.sft import "
+        "train_sft; from train.watch import Silent; c = config_of(Path(sys.argv[1])); "
+        "train_sft(c, Manifest.read(c.data), Path(sys.argv[1]), progress=Silent())"
+    )
+    config = make_config(sft={**make_config().sft, "report_to": "trackio"})
+    (tmp_path / "r1").mkdir()
+    (tmp_path / "r1/run.json").write_text(json.dumps({"config": config.model_dump(mode="json")}))
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "r1")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (database,) = (tmp_path / "tracked").glob("*.db")
+    with sqlite3.connect(database) as store:
+        rows = store.execute("SELECT run_name, CAST(metrics AS TEXT) FROM metrics").fetchall()
+    assert database.stem == "toy" and {name for name, _ in rows} == {"r1-sft"}
+    assert any("eval/sft_macro_f1" in text for _, text in rows) and any("train/loss" in text for _, text in rows)
+
+
+def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    History(path).add("sft", 1, 10, loss=2.0)
+    with path.open("a") as file:
+        file.write('{"stage": "sft", "st')
+    history = History(path)
+    assert [line["step"] for line in history.lines] == [1]
+    history.rewind("sft", 1)
+    history.add("sft", 2, 20, loss=1.0)
+    assert [line["step"] for line in read_history(path)] == [1, 2]
+
+
+def test_the_time_left_counts_the_pauses_for_scoring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = watched(tmp_path, Budget(lambda: Measure("exact_match", 0.9, 0, 1, 50), 0.9, 3.0, lambda: None))
+    now = [0.0]
+    monkeypatch.setattr("train.watch.time.monotonic", lambda: now[0])
+    watch.on_train_begin(None, TrainerState(global_step=0, max_steps=10, epoch=0.0), TrainerControl())  # type: ignore[arg-type]
+    assert watch.at == {5, 10}
+    now[0], watch.scoring, watch.scored = 5 * 2.0 + 7.0, 7.0, 1
+    assert watch._left(TrainerState(global_step=5, max_steps=10, epoch=0.5)) == 5 * 2.0 + 7.0
