@@ -45,7 +45,7 @@ FLOORS = {
         {"model", "proof", "memory"},
         {"cpu", "evaluate", "gguf_file", "merge", "retain", "watch", "report"},
         {"artifacts"},
-        {"sft", "dpo"},
+        {"sft", "dpo", "quantize"},
         {"run"},
         {"predict", "curve"},
         {"cli"},
@@ -65,6 +65,8 @@ OWNERS = {
     "datasketch": {"datagen/filters/similarity.py"},
     "detect_secrets": {"datagen/filters/privacy.py"},
     "py3langid": {"datagen/filters/language.py"},
+    "auto_round": {"train/gguf_file.py", "train/quantize.py"},  # the former for the numbers of K-quants
+    "gguf": {"train/gguf_file.py"},
     "jinja2": {"datagen/prompts.py", "datagen/report_page.py", "train/report.py", "train/template.py"},
     "jsonschema_rs": {"datagen/json_schema.py", "train/metrics.py"},
     "orjson": {"datagen/direct.py", "datagen/store.py"},

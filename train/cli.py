@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from train.config import TrainConfig, read_config
+from train.config import TrainConfig, read_config, with_formats
 from train.errors import ConfigError, TrainError
 
 # Everything that needs torch is imported inside the commands, so that --help answers at once.
@@ -119,6 +119,19 @@ def merge(run_dir: Path | None = RunOption, as_json: bool = JsonOption) -> None:
     """Merge a run's adapter into its base, and check that it answers the same."""
     where = _existing(run_dir, ("merge",), again=True)
     _show_stage(where, "merge", as_json, f"Next: python -m train evaluate --model {where}")
+
+
+@app.command()
+def quantize(
+    run_dir: Path | None = RunOption,
+    formats: list[str] | None = typer.Option(None, "--format", help="A form to make; the recipe's when not given. Repeat for several."),
+    as_json: bool = JsonOption,
+) -> None:
+    """Write the merged model as GGUF, AWQ and GPTQ: the forms of the recipe that are missing, or those given."""
+    from train.quantize import described
+
+    where = _existing(run_dir, ("quantize",), again=True, formats=formats)
+    _show_stage(where, "quantize", as_json, described(where))
 
 
 @app.command()
@@ -260,7 +273,9 @@ def _run(config: TrainConfig, run_dir: Path | None, stages: tuple[str, ...] | No
         return run.run(config, now=datetime.now(UTC), progress=progress, stages=stages or run.STAGES, run_dir=run_dir)
 
 
-def _existing(run_dir: Path | None, stages: tuple[str, ...], *, again: bool, usd_per_hour: float | None = None) -> Path:
+def _existing(
+    run_dir: Path | None, stages: tuple[str, ...], *, again: bool, usd_per_hour: float | None = None, formats: list[str] | None = None
+) -> Path:
     from train import run
     from train.model import quiet
 
@@ -269,6 +284,8 @@ def _existing(run_dir: Path | None, stages: tuple[str, ...], *, again: bool, usd
     config = run.config_of(where)
     if usd_per_hour is not None:
         config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"usd_per_hour": usd_per_hour})})
+    if formats:
+        config = with_formats(config, formats)
     with Terminal() as progress:
         return run.run(config, now=datetime.now(UTC), progress=progress, stages=stages, run_dir=where, again=again)
 

@@ -296,7 +296,8 @@ class _Tensors:
 
     def read(self, name: str) -> torch.Tensor:
         with safe_open(str(self.files[name]), "pt") as file:
-            return file.get_tensor(name).float()
+            weight: torch.Tensor = file.get_tensor(name).float()
+        return weight
 
     def rows(self, name: str) -> int:
         with safe_open(str(self.files[name]), "pt") as file:
@@ -397,8 +398,9 @@ def _rope_factors(config: Any) -> torch.Tensor | None:
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     wavelength = 2 * math.pi * rope["rope_theta"] ** (torch.arange(0, width, 2).float() / width)
     low, high, context = rope["low_freq_factor"], rope["high_freq_factor"], rope["original_max_position_embeddings"]
-    share = ((context / wavelength - low) / (high - low)).clamp(0, 1)
-    return 1 / ((1 - share) / rope["factor"] + share)
+    share: torch.Tensor = ((context / wavelength - low) / (high - low)).clamp(0, 1)
+    factors: torch.Tensor = 1 / ((1 - share) / rope["factor"] + share)
+    return factors
 
 
 def _save(writer: Any) -> None:
