@@ -42,12 +42,12 @@ FLOORS = {
         {"dataset", "students"},
         {"slices"},
         {"template"},
-        {"model", "proof", "memory"},
+        {"model", "proof", "memory", "ollama"},
         {"cpu", "evaluate", "gguf_file", "merge", "retain", "watch", "report"},
         {"artifacts"},
         {"sft", "dpo", "quantize"},
         {"run"},
-        {"predict", "curve"},
+        {"predict", "curve", "dist"},
         {"cli"},
         {"__main__"},
     ],
@@ -72,7 +72,7 @@ OWNERS = {
     "orjson": {"datagen/direct.py", "datagen/store.py"},
     "rich": {"datagen/cli.py", "datagen/coverage.py", "datagen/report.py", "train/cli.py"},
     "typer": {"datagen/cli.py", "train/cli.py"},
-    "yaml": {"datagen/yaml_file.py", "datagen/terms.py", "train/config.py"},
+    "yaml": {"datagen/yaml_file.py", "datagen/terms.py", "train/config.py", "train/dist.py"},
 }
 TRAINING_LIBRARIES = {"torch", "trl", "peft", "bitsandbytes", "transformers", "datasets", "accelerate"}
 

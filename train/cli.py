@@ -135,6 +135,66 @@ def quantize(
 
 
 @app.command()
+def dist(
+    run_dir: Path | None = RunOption,
+    target: Path = typer.Option(Path("dist"), "--out", help="Where the folder <recipe name>/ is made."),
+    as_json: bool = JsonOption,
+) -> None:
+    """Put a run's artifacts, scores, licence notes and checksums into one folder to deploy."""
+    from train.dist import build, size
+    from train.model import quiet
+    from train.run import config_of, find_run
+
+    quiet()
+    where = find_run(run_dir, RUNS)
+    config = config_of(where)
+    talk.print(f"{size(where) / 1e6:,.0f} MB are copied to {target / config.name}.", highlight=False)
+    folder = build(where, config, target)
+    if as_json:
+        _print_json({"folder": str(folder)})
+    else:
+        out.print(f"{folder} is ready. Next: python -m train upload {folder} --repo owner/name --dry-run", highlight=False)
+
+
+@app.command()
+def verify(
+    folder: Path = typer.Argument(..., help="A folder that `dist` made, or a run's."), as_json: bool = JsonOption,
+) -> None:  # fmt: skip
+    """Check every file of a deploy folder, or of a run's quantized forms, against its checksum."""
+    from train.dist import verify as check
+
+    checked = check(folder)
+    if as_json:
+        _print_json({"folder": str(folder), "files": checked})
+    else:
+        out.print(f"{len(checked)} files are as they were written.", highlight=False)
+
+
+@app.command()
+def upload(
+    folder: Path = typer.Argument(..., help="A folder that `dist` made."),
+    repo: str = typer.Option(..., "--repo", help="owner/name on the Hugging Face Hub; made as private if it is not there."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Only list what would be sent and what is missing; no network."),
+    as_json: bool = JsonOption,
+) -> None:
+    """Send a deploy folder to the Hugging Face Hub, after checking it."""
+    from train.dist import plan_upload
+    from train.dist import upload as send
+
+    plan = plan_upload(folder, repo)
+    address = None if dry_run else send(folder, repo)
+    if as_json:
+        _print_json({**plan._asdict(), "address": address})
+        return
+    for name, count in plan.files.items():
+        out.print(f"{count:>14,}  {name}", highlight=False)
+    for name in plan.missing:
+        out.print(f"missing: {name}", highlight=False)
+    total = f"{sum(plan.files.values()):,} bytes in {len(plan.files)} files"
+    out.print(f"{total} are in {address}" if address else f"{total} would go to {repo}; nothing was sent.", highlight=False)
+
+
+@app.command()
 def evaluate(
     model: str | None = typer.Option(None, "--model", help="A run's folder (runs/latest when not given), or any model's with --set."),
     sets: list[str] | None = typer.Option(None, "--set", help="NAME=FILE.jsonl to score a model on, instead of a run on its own sets."),
