@@ -77,17 +77,20 @@ def load(artifact: Artifact, config: TrainConfig) -> model.Student:
         return _load_packed(artifact, config)
     except TrainError:
         raise
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, IndexError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, IndexError, StopIteration) as error:
         raise ModelError(f"{artifact.path}: damaged, or not {_article(artifact.kind)} model: {_line(error)}. Make it again.") from error
 
 
 def _load_gguf(path: Path) -> model.Student:
     """Weights by transformers' reader; tokenizer, template and stop ids from the file's own fields."""
     speech = gguf_file.read_speech(path)
+    heads = gguf_file.read_heads(path)
     with redirect_stderr(StringIO()):  # its progress bar asks nobody
-        net: Any = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
-    if (factors := gguf_file.rope_factors(path)) is not None:
-        net.model.rotary_emb.inv_freq /= factors
+        settings = AutoConfig.from_pretrained(str(path.parent), gguf_file=path.name)
+        settings.head_dim = heads.width
+        net: Any = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, config=settings, dtype=torch.float32)
+    if heads.rope_factors is not None:
+        net.model.rotary_emb.inv_freq /= heads.rope_factors
     net = net.to(model.device())
     net.generation_config = GenerationConfig(eos_token_id=speech.stop_ids, pad_token_id=speech.tokenizer.pad_token_id, do_sample=False)
     return model.Student(net.eval(), speech.tokenizer)

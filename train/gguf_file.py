@@ -83,6 +83,13 @@ class Speech(NamedTuple):
     stop_ids: list[int]
 
 
+class Heads(NamedTuple):
+    """The width of an attention head, and the divisors of its rotary frequencies (width / 2) where there are some."""
+
+    width: int
+    rope_factors: torch.Tensor | None
+
+
 def write_model(
     folder: Path, target: Path, form: Form, texts: Sequence[str], importance: Mapping[str, torch.Tensor] | None = None
 ) -> dict[str, Any]:
@@ -192,10 +199,12 @@ def read_speech(path: Path) -> Speech:
     return Speech(tokenizer, list(dict.fromkeys(stop for stop in stops if stop is not None)))
 
 
-def rope_factors(path: Path) -> torch.Tensor | None:
-    """The file's divisors of rotary frequencies (head width / 2), which transformers does not read; None where it has none."""
-    tensors = {tensor.name: tensor for tensor in library().GGUFReader(str(path)).tensors}
-    return torch.from_numpy(np.array(tensors["rope_freqs.weight"].data)) if "rope_freqs.weight" in tensors else None
+def read_heads(path: Path) -> Heads:
+    """Read what transformers leaves unread of a file's attention."""
+    reader = library().GGUFReader(str(path))
+    width = next(int(field.contents()) for name, field in reader.fields.items() if name.endswith(".attention.key_length"))
+    factors = next((torch.from_numpy(np.array(tensor.data)) for tensor in reader.tensors if tensor.name == "rope_freqs.weight"), None)
+    return Heads(width, factors)
 
 
 def architecture(config: Any, folder: Path) -> str:
