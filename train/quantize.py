@@ -7,13 +7,14 @@ rounded where the domain's own rows feel it least: they are rendered by the temp
 split, never from rows that are scored. AWQ and GPTQ are file layouts here; the numbers in both are auto-round's (arXiv 2309.05516).
 """
 
+import gc
 import hashlib
 import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import metadata
 from io import StringIO
 from pathlib import Path
@@ -190,7 +191,7 @@ def _round(kind: str, config: TrainConfig, material: Material, folder: Path) -> 
     )
     logging.getLogger("autoround").setLevel(logging.ERROR)
     threads, said = torch.get_num_threads(), StringIO()
-    with redirect_stderr(said), redirect_stdout(said):
+    with redirect_stderr(said), redirect_stdout(said), _little_garbage():
         AutoRound(
             student.model,
             student.tokenizer,
@@ -222,6 +223,17 @@ def _round(kind: str, config: TrainConfig, material: Material, folder: Path) -> 
         "calibration_tokens": int(blocks.numel()),
         "not_quantized": sorted(name.replace("\\", "") for name in kept if name != "lm_head"),
     }
+
+
+@contextmanager
+def _little_garbage() -> Iterator[None]:
+    """auto-round collects garbage after each layer; looking through all that torch imported is then two thirds of a small model's time."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 MAKERS: dict[str, Callable[[TrainConfig, Material, Path], dict[str, Any]]] = {
