@@ -174,7 +174,7 @@ def _four_bits(kind: str) -> Callable[[TrainConfig, Material, Path], dict[str, A
 
 
 def _round(kind: str, config: TrainConfig, material: Material, folder: Path) -> dict[str, Any]:
-    """4-bit weights by auto-round: GPTQ's layout around zero, AWQ's with an offset for each group, as their kernels expect."""
+    """4-bit weights by auto-round, symmetric around zero in both layouts, as only there it weighs by the inputs without a search."""
     assert config.quantize is not None
     try:
         from auto_round import AutoRound
@@ -197,7 +197,7 @@ def _round(kind: str, config: TrainConfig, material: Material, folder: Path) -> 
             student.tokenizer,
             scheme="W4A16",
             group_size=group,
-            sym=kind == "gptq",
+            sym=True,
             iters=config.quantize.iterations,
             dataset=loader,
             nsamples=len(blocks),
@@ -214,7 +214,7 @@ def _round(kind: str, config: TrainConfig, material: Material, folder: Path) -> 
     for path in sorted(material.merged.iterdir()):  # tokenizer, template and its seal, generation config with the stop ids, retort.json
         if path.suffix != ".safetensors" and not path.name.endswith(".index.json") and path.name != "config.json":
             shutil.copyfile(path, folder / path.name)
-    quantization = json.loads((folder / "quantization_config.json").read_text(encoding="utf-8"))
+    quantization = _declare(folder, kind)
     kept = quantization.get("modules_to_not_convert") or [re_text.strip("-:.*") for re_text in quantization.get("dynamic", {})]
     return {
         "bits": 4,
@@ -223,6 +223,18 @@ def _round(kind: str, config: TrainConfig, material: Material, folder: Path) -> 
         "calibration_tokens": int(blocks.numel()),
         "not_quantized": sorted(name.replace("\\", "") for name in kept if name != "lm_head"),
     }
+
+
+def _declare(folder: Path, kind: str) -> dict[str, Any]:
+    """Return the folder's quantization settings; AWQ's zero points are in the file, and its fast kernels want that said."""
+    path = folder / "quantization_config.json"
+    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if kind == "awq":
+        settings["zero_point"] = True
+        write_json(path, settings)
+        whole = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        write_json(folder / "config.json", {**whole, "quantization_config": settings})
+    return settings
 
 
 @contextmanager
