@@ -78,6 +78,12 @@ def quantize_run(config: TrainConfig, manifest: Manifest, run_dir: Path, *, prog
             progress.note(f"{name} skipped: {error}")
             record["formats"][name] = {"skipped": str(error)}
         progress.advance(1)
+    for name in FORMATS:
+        facts = read_facts(run_dir / QUANTIZED / name)
+        if facts.get("merged_sha256") == source:
+            record["formats"].setdefault(name, facts)
+        elif facts:
+            progress.note(f"{name} was made of another merged model. Make it again: `python -m train quantize --format {name}`.")
     return record
 
 

@@ -15,7 +15,6 @@ from train.errors import ConfigError, ModelError
 from train.merge import read_card
 from train.watch import Silent
 
-ALL = ["gguf-f16", "gguf-q8_0", "gguf-q4_k_m", "gguf-lora", "awq", "gptq"]
 TEXT = "<|im_start|>user\nWhat is grass?<|im_end|>\n<|im_start|>assistant\n"
 # The largest share by which an output of a weight matrix, root mean square, may differ: 16 bits, 8 bits, and 4 bits with a scale for 32 or 256.
 ROUNDING = {"gguf-f16": 0.001, "gguf-q8_0": 0.01, "gguf-q4_k_m": 0.1, "awq": 0.12, "gptq": 0.12}
@@ -80,7 +79,7 @@ def test_what_is_there_is_not_made_again_and_what_is_missing_is(done: Any, tmp_p
     kept = (run_dir / "quantized/gguf-f16/model.gguf").stat().st_mtime_ns
     shutil.rmtree(run_dir / "quantized/gguf-q8_0")
     record = quantize.quantize_run(config, done.manifest, run_dir, progress=Silent())
-    assert list(record["formats"]) == ["gguf-f16", "gguf-q8_0"]
+    assert list(record["formats"]) == ["gguf-f16", "gguf-q8_0", "gguf-q4_k_m", "gguf-lora", "awq", "gptq"]  # all that are there
     assert (run_dir / "quantized/gguf-q8_0/model.gguf").is_file()
     assert (run_dir / "quantized/gguf-f16/model.gguf").stat().st_mtime_ns == kept
 
@@ -97,7 +96,8 @@ def test_a_form_is_made_again_when_it_or_the_merged_model_changed(edited: str, d
         content[-1] ^= 1
         (run_dir / edited).write_bytes(content)
     before = sums.file_sha256(run_dir / "quantized/gguf-f16/model.gguf")
-    quantize.quantize_run(with_formats(done.config, ["gguf-f16"]), done.manifest, run_dir, progress=Silent())
+    record = quantize.quantize_run(with_formats(done.config, ["gguf-f16"]), done.manifest, run_dir, progress=Silent())
+    assert ("awq" in record["formats"]) == (not edited.startswith("merged"))
     assert sums.file_sha256(run_dir / "quantized/gguf-f16/model.gguf") != before
 
 
