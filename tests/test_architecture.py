@@ -38,15 +38,17 @@ FLOORS = {
     ],
     "train": [
         {"errors", "metrics", "cost", "launch"},
-        {"config", "advice", "calibration", "processes"},
+        {"config", "advice", "calibration", "processes", "sums"},
+        {"hub"},
         {"dataset", "students"},
         {"slices"},
         {"template"},
-        {"model", "proof", "memory"},
-        {"cpu", "evaluate", "similarity", "merge", "retain", "watch", "report"},
-        {"sft", "preference", "dpo", "kto"},
+        {"model", "proof", "memory", "ollama"},
+        {"cpu", "evaluate", "gguf_file", "similarity", "merge", "retain", "watch", "report"},
+        {"artifacts"},
+        {"sft", "preference", "dpo", "kto", "quantize"},
         {"run"},
-        {"predict", "curve"},
+        {"predict", "curve", "dist"},
         {"cli"},
         {"__main__"},
     ],
@@ -64,12 +66,15 @@ OWNERS = {
     "datasketch": {"datagen/filters/similarity.py"},
     "detect_secrets": {"datagen/filters/privacy.py"},
     "py3langid": {"datagen/filters/language.py"},
+    "auto_round": {"train/gguf_file.py", "train/quantize.py"},  # the former for the numbers of K-quants
+    "gguf": {"train/gguf_file.py"},
+    "huggingface_hub": {"train/hub.py", "train/model.py"},  # the latter for an error's class
     "jinja2": {"datagen/prompts.py", "datagen/report_page.py", "train/report.py", "train/template.py"},
     "jsonschema_rs": {"datagen/json_schema.py", "train/metrics.py"},
     "orjson": {"datagen/direct.py", "datagen/store.py"},
     "rich": {"datagen/cli.py", "datagen/coverage.py", "datagen/report.py", "train/cli.py"},
     "typer": {"datagen/cli.py", "train/cli.py"},
-    "yaml": {"datagen/yaml_file.py", "datagen/terms.py", "train/config.py"},
+    "yaml": {"datagen/yaml_file.py", "datagen/terms.py", "train/config.py", "train/dist.py"},
 }
 TRAINING_LIBRARIES = {"torch", "trl", "peft", "bitsandbytes", "transformers", "datasets", "accelerate"}
 

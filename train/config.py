@@ -142,6 +142,28 @@ class Evaluation(Section):
     embedding: str | None = None
 
 
+FORMATS = ("gguf-f16", "gguf-q8_0", "gguf-q4_k_m", "gguf-lora", "awq", "gptq")
+
+
+class Quantize(Section):
+    """The forms beside the merged model, calibrated on `rows` training rows; all that this student can take where `formats` is not given.
+
+    `iterations` of auto-round's search for the rounding of AWQ and GPTQ weights; 0 rounds by the inputs' importance alone, in seconds.
+    """
+
+    formats: list[str] | None = None
+    rows: int = Field(default=128, ge=1)
+    iterations: int = Field(default=0, ge=0)
+
+    @field_validator("formats")
+    @classmethod
+    def _known(cls, value: list[str] | None) -> list[str] | None:
+        for name in value or []:
+            if name not in FORMATS:
+                raise ValueError(f"{name} is no format{near(name, list(FORMATS))}; known: {', '.join(FORMATS)}")
+        return None if value is None else list(dict.fromkeys(value))
+
+
 class TrainConfig(Section):
     """One training experiment: recipe, command-line overrides and defaults, resolved."""
 
@@ -160,6 +182,7 @@ class TrainConfig(Section):
     weighting: Literal["label", "topic"] | None = None
     general: General | None = None
     evaluation: Evaluation = Evaluation()
+    quantize: Quantize | None = Quantize()
 
     @field_validator("sft", "dpo", "kto")
     @classmethod
@@ -219,6 +242,15 @@ def read_config(recipe: Path | None, *, student: str | None = None, data: Path |
         raise ConfigError(_explain(error, where)) from error
 
 
+def with_formats(config: TrainConfig, formats: list[str]) -> TrainConfig:
+    """The same settings with other formats to quantize to. Raises ConfigError for an unknown one, with the near name."""
+    for name in formats:
+        if name not in FORMATS:
+            raise ConfigError(f"--format {name}: no such format{near(name, list(FORMATS))}. Known: {', '.join(FORMATS)}.")
+    asked = (config.quantize or Quantize()).model_dump()
+    return config.model_copy(update={"quantize": Quantize.model_validate({**asked, "formats": formats})})
+
+
 def epochs_for(rows: int) -> int:
     """Three epochs; more for so few rows that a student would see fewer than 100, fewer where it would see more than 25,000.
 
@@ -274,5 +306,5 @@ def _explain(error: ValidationError, where: str) -> str:
 
 
 def _section_at(path: list[str]) -> type[Section]:
-    sections: dict[str, type[Section]] = {"lora": Lora, "general": General, "evaluation": Evaluation}
+    sections: dict[str, type[Section]] = {"lora": Lora, "general": General, "evaluation": Evaluation, "quantize": Quantize}
     return sections[path[0]] if path else TrainConfig

@@ -1,4 +1,4 @@
-"""The story of a training run: SFT, then DPO (or KTO, where there are no pairs), then merge, then evaluation and report.
+"""The story of a training run: SFT, then DPO (or KTO, where there are no pairs), then merge and quantize, then evaluation and report.
 
     run_dir = run(config, now=datetime.now(UTC), progress=Silent())
 
@@ -28,7 +28,7 @@ from train.dataset import Manifest, enough_judged
 from train.errors import ConfigError, DataError, TemplateError, TrainError
 from train.watch import Progress, write_json
 
-STAGES = ("sft", "dpo", "kto", "merge", "evaluate", "report")
+STAGES = ("sft", "dpo", "kto", "merge", "quantize", "evaluate", "report")
 TRAINING = ("sft", "dpo", "kto")  # what several processes do together
 LIBRARIES = ["torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "tokenizers"]
 DISK = 500_000_000
@@ -200,6 +200,10 @@ def perform(stage: str, config: TrainConfig, manifest: Manifest, run_dir: Path, 
         from train.merge import merge_run
 
         return merge_run(config, manifest, run_dir)
+    if stage == "quantize":
+        from train.quantize import quantize_run
+
+        return quantize_run(config, manifest, run_dir, progress=progress)
     if stage == "evaluate":
         from train.evaluate import evaluate_run
 
@@ -276,8 +280,8 @@ def resumable(config: TrainConfig, manifest: Manifest) -> Path | None:
 
 
 def fingerprint(config: TrainConfig) -> str:
-    """Hash what decides the result: not where it is written, nor what the machine costs."""
-    values = config.model_dump(mode="json", exclude={"out": True, "data": True, "evaluation": {"usd_per_hour"}})
+    """Hash what decides the result: not where it is written, nor in which further forms, nor what the machine costs."""
+    values = config.model_dump(mode="json", exclude={"out": True, "data": True, "quantize": True, "evaluation": {"usd_per_hour"}})
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
