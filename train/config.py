@@ -131,6 +131,15 @@ class Evaluation(Section):
     usd_per_hour: float | None = Field(default=None, ge=0)
 
 
+class Gate(Section):
+    """What an artifact must show before it ships: on the same held-out rows it is worse than its adapter by less than `delta`
+    percentage points, with 95 % confidence. `rows` bounds the domain's rows and the general ones, each; without it all count.
+    """
+
+    delta: float = Field(default=1.0, gt=0, le=100)
+    rows: int | None = Field(default=None, ge=1)
+
+
 class TrainConfig(Section):
     """One training experiment: recipe, command-line overrides and defaults, resolved."""
 
@@ -147,6 +156,7 @@ class TrainConfig(Section):
     dpo: dict[str, Any] | None = Field(default_factory=dict)
     general: General | None = None
     evaluation: Evaluation = Evaluation()
+    gate: Gate = Gate()
 
     @field_validator("sft", "dpo")
     @classmethod
@@ -256,5 +266,5 @@ def _explain(error: ValidationError, where: str) -> str:
 
 
 def _section_at(path: list[str]) -> type[Section]:
-    sections: dict[str, type[Section]] = {"lora": Lora, "general": General, "evaluation": Evaluation}
+    sections: dict[str, type[Section]] = {"lora": Lora, "general": General, "evaluation": Evaluation, "gate": Gate}
     return sections[path[0]] if path else TrainConfig
