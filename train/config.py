@@ -140,6 +140,23 @@ class Gate(Section):
     rows: int | None = Field(default=None, ge=1)
 
 
+class Without(Section):
+    """Training rows that are left out, by what is known of their making: an empty list leaves nothing out.
+
+    A topic stands for all below it ("cards" for "cards/lost"). `rows` are row ids.
+    """
+
+    topics: list[str] = Field(default_factory=list)
+    generators: list[str] = Field(default_factory=list)
+    teachers: list[str] = Field(default_factory=list)
+    rows: list[str] = Field(default_factory=list)
+
+    @property
+    def named(self) -> dict[str, list[str]]:
+        """What is left out, by kind, without the empty kinds."""
+        return {kind: values for kind, values in self.model_dump().items() if values}
+
+
 class TrainConfig(Section):
     """One training experiment: recipe, command-line overrides and defaults, resolved."""
 
@@ -157,6 +174,7 @@ class TrainConfig(Section):
     general: General | None = None
     evaluation: Evaluation = Evaluation()
     gate: Gate = Gate()
+    without: Without | None = None
 
     @field_validator("sft", "dpo")
     @classmethod
@@ -266,5 +284,5 @@ def _explain(error: ValidationError, where: str) -> str:
 
 
 def _section_at(path: list[str]) -> type[Section]:
-    sections: dict[str, type[Section]] = {"lora": Lora, "general": General, "evaluation": Evaluation, "gate": Gate}
+    sections: dict[str, type[Section]] = {"lora": Lora, "general": General, "evaluation": Evaluation, "gate": Gate, "without": Without}
     return sections[path[0]] if path else TrainConfig

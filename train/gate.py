@@ -315,7 +315,8 @@ def weigh(side: Side, ours: Sequence[Answer], theirs: Sequence[Answer], *, delta
     summary = primary_metric(side.task)
     if summary not in names and side.task.type != "general" and METRICS[summary].tally(ours).any():
         shown = _compare(side.name, summary, ours, theirs, delta, seed)
-        scores.append(shown._replace(verdict="failed" if shown.high < -delta else None, needed=None))
+        worse = shown.high < -delta
+        scores.append(shown._replace(verdict="failed" if worse else None, needed=None, said=shown.said if worse else shown.said.split(":")[0]))
     return scores
 
 
@@ -449,8 +450,10 @@ def refused(record: dict[str, Any]) -> list[str]:
 
 def summary(record: dict[str, Any]) -> list[str]:
     """The last lines of a run about its artifacts, in plain words."""
-    lines = list(record["sentences"])
+    lines = []
     for entry in record["artifacts"]:
+        if entry["verdict"] != "passed" and entry["drift"]:
+            lines += [sentence for sentence in record["sentences"] if sentence.startswith(f"{entry['name']}: ")]
         by = acceptance(record, entry["name"])
         if by:
             lines.append(f"{entry['name']} {entry['verdict']}, and {by['by']} accepted it ({by['at'][:10]}): {by['because']}")

@@ -1,4 +1,4 @@
-"""The story of a training run: SFT, then DPO, then merge, then evaluation and report.
+"""The story of a training run: SFT, then DPO, then merge, then the gate, then evaluation, the model card and the report.
 
     run_dir = run(config, now=datetime.now(UTC), progress=Silent())
 
@@ -20,7 +20,7 @@ from train.dataset import Manifest
 from train.errors import ConfigError, DataError, TemplateError, TrainError
 from train.watch import Progress, write_json
 
-STAGES = ("sft", "dpo", "merge", "evaluate", "report")
+STAGES = ("sft", "dpo", "merge", "gate", "evaluate", "card", "report")
 LIBRARIES = ["torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "tokenizers"]
 DISK = 500_000_000
 
@@ -90,6 +90,17 @@ def perform(stage: str, config: TrainConfig, manifest: Manifest, run_dir: Path, 
         from train.merge import merge_run
 
         return merge_run(config, manifest, run_dir)
+    if stage == "gate":
+        from train.gate import gate_run, refused
+
+        judged = gate_run(run_dir, config, manifest, progress=progress)
+        return {"judged": [entry["name"] for entry in judged["artifacts"]], "not_shipped": refused(judged)}
+    if stage == "card":
+        from train.card import write_card
+        from train.provenance import trace_run
+
+        trace_run(run_dir, config, manifest)
+        return {"path": str(write_card(run_dir, manifest))}
     if stage == "evaluate":
         from train.evaluate import evaluate_run
 
@@ -156,8 +167,10 @@ def resumable(config: TrainConfig, manifest: Manifest) -> Path | None:
 
 
 def fingerprint(config: TrainConfig) -> str:
-    """Hash what decides the result: not where it is written, nor what the machine costs."""
-    values = config.model_dump(mode="json", exclude={"out": True, "data": True, "evaluation": {"usd_per_hour"}})
+    """Hash what decides the result: not where it is written, nor what the machine costs, nor what an artifact must show afterwards."""
+    values = config.model_dump(mode="json", exclude={"out": True, "data": True, "gate": True, "evaluation": {"usd_per_hour"}})
+    if values["without"] is None:
+        del values["without"]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
