@@ -216,6 +216,7 @@ def _evaluation_rows(found: EvaluationSet, task: Task, labels: Mapping[str, str]
 def _task(task: Task, labels: Mapping[str, str]) -> dict[str, Any]:
     return {
         "type": task.type,
+        "language": task.language,
         "system": task.system,
         "output": "text" if task.output_schema is None else "json",
         "output_schema": None if task.output_schema is None else dict(task.output_schema),

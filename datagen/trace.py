@@ -65,11 +65,16 @@ def lines(found: dict[str, Any]) -> list[str]:
     if found["cost_usd"] is not None:
         text.append(f"cost      ${found['cost_usd']:.6f}, its share of those calls")
     for verdict in found["verdicts"]:
-        text.append(f"verdict   {verdict['by']}: {'keep' if verdict['keep'] else 'drop'}" + (f", {verdict['reason']}" if verdict["reason"] else ""))
+        text.append(
+            f"verdict   {verdict['by']}: {'keep' if verdict['keep'] else 'drop'}" + (f", {verdict['reason']}" if verdict["reason"] else "")
+        )
     if decision is None:
         text.append("decision  none: the present plan does not stand for it")
     else:
-        text.append(f"decision  {'kept' if decision['keep'] else 'dropped'} by {decision['decided_by']}" + (f", split {found['split']}" if found["split"] else ""))
+        text.append(
+            f"decision  {'kept' if decision['keep'] else 'dropped'} by {decision['decided_by']}"
+            + (f", split {found['split']}" if found["split"] else "")
+        )
     text += [f"exported  {export['folder']} ({export['split']}), manifest {export['manifest_sha256'][:12]}" for export in found["exports"]]
     for run in found["runs"]:
         seen = run["dropped"] or (f"{run['epochs']:g} epochs" if run["epochs"] is not None else "epochs not known")

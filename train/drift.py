@@ -115,7 +115,8 @@ def follow(student: Student, told: Sequence[Told], *, batch_size: int) -> list[F
 
 def keep(student: Student, told: Sequence[Told], *, batch_size: int) -> Kept:
     """Keep of the adapter what artifacts are compared with, on the first rows of `told`."""
-    rows, tokens = [], 0
+    rows: list[Told] = []
+    tokens = 0
     for row in told:
         tokens += len(row.ids) + row.stopped
         if tokens > min(KEPT_TOKENS, HELD // student.model.config.get_text_config().vocab_size) and rows:

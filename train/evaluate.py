@@ -136,7 +136,9 @@ def write(
             new = decode(model, [ids[i] for i in batch], stops, max_new_tokens)
             for i, row in zip(batch, new, strict=True):
                 text = str(tokenizer.decode(row.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-                answers[i] = Written(text, len(row.logprobs), len(ids[i]), sum(row.logprobs) / len(row.logprobs), row.seconds, tuple(row.ids))
+                answers[i] = Written(
+                    text, len(row.logprobs), len(ids[i]), sum(row.logprobs) / len(row.logprobs), row.seconds, tuple(row.ids)
+                )
             if report:
                 report(start + len(batch))
     finally:

@@ -1,12 +1,11 @@
 """The gate: every artifact against the adapter that it was made from, on the same rows; what got worse does not ship.
 
     found = gate_run(run_dir, config, manifest)               writes gate.json
-    why = held_back(run_dir, "gguf-q4_k_m")                   None, or why it may not go into dist/
     accept(run_dir, "gguf-q4_k_m", by="ana", because="...", at="2026-01-02T03:04:05+00:00")
 
-First what must be equal is compared exactly: the template, the stop tokens, the special tokens, the token ids of every held-out prompt. Then
-both answer all held-out rows of the domain and the general ones. An artifact passes when the lower bound of (artifact - adapter), the 95 %
-score interval of a paired difference (metrics.tango), is above -delta on each metric that decides. Where the difference itself is not, it
+First what must be equal is compared exactly: template, stop tokens, special tokens, the token ids of every held-out prompt. Then both
+answer all held-out rows of the domain and the general ones. An artifact passes when the lower bound of (artifact - adapter), the 95 % score
+interval of a paired difference (metrics.tango), is above -delta on each metric that decides. Where the difference itself is not, it
 failed. In between the rows were too few to see delta: that is `undecided`, it does not pass, and how many rows it would take is said.
 """
 
@@ -14,24 +13,20 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from train import drift, metrics
 from train.artifacts import Artifact, found, load
 from train.config import GENERAL, TrainConfig
-from train.dataset import Manifest, Row, read_general, read_rows
+from train.dataset import Manifest, Row, files_of, read_general, read_rows
 from train.errors import ConfigError, DataError, TrainError
 from train.evaluate import TEXT, read_answers, sample, write
-from train.metrics import FEW, GLOSSARY, METRICS, Answer, TaskSpec, primary_metric, score
+from train.metrics import FEW, METRICS, Answer, TaskSpec, primary_metric, score
 from train.model import Student, stop_ids
-from train.provenance import files_of
-from train.template import SEAL, difference, render
+from train.template import difference, render
+from train.verdicts import FORMAT, GATE, REFERENCE, Verdict, read_gate, unchanged
 from train.watch import Progress, Silent, write_json
 
-GATE = "gate.json"
-FORMAT = 1
-REFERENCE = "adapter"
-Verdict = Literal["passed", "failed", "undecided"]
 # Of equal prompts and answers one is as good as another; of what is compared row by row, this many differences are shown.
 SHOWN = 3
 
@@ -55,8 +50,8 @@ class Exact(NamedTuple):
 class Score(NamedTuple):
     """`difference` = artifact - adapter on `n` rows, with its 95 % interval; all are fractions.
 
-    `lost` and `won` are rows that only the adapter, or only the artifact, has right. `needed` rows would show that it is not worse by delta,
-    if they differed as these do. `verdict` is None for a metric that is shown and does not decide.
+    `lost` and `won` are rows that only the adapter, or only the artifact, has right. `needed` rows would show that it is not worse by
+    delta, if they differed as these do. `verdict` is None for a metric that is shown and does not decide.
     """
 
     side: str
@@ -172,7 +167,9 @@ def refer(student: Student, sides: Sequence[Side], config: TrainConfig, progress
     return Reference(student, told, texts, kept, stop_ids(student.model))
 
 
-def judge(artifact: Artifact, reference: Reference, sides: Sequence[Side], config: TrainConfig, run_dir: Path, progress: Progress) -> Judged:
+def judge(
+    artifact: Artifact, reference: Reference, sides: Sequence[Side], config: TrainConfig, run_dir: Path, progress: Progress
+) -> Judged:
     """Hold one artifact against the adapter. One that cannot be loaded has failed, and the reason is said."""
     begin = time.monotonic()
     place = str(artifact.path.relative_to(run_dir)) if artifact.path.is_relative_to(run_dir) else str(artifact.path)
@@ -188,7 +185,11 @@ def judge(artifact: Artifact, reference: Reference, sides: Sequence[Side], confi
         progress.advance(len(reference.told))
         return judged("failed", [f"it cannot be loaded: {error}"], [], [], None)
     exact = [*declared(artifact, reference), *equal(student, reference)]
-    texts, share = answer(student, reference, config, progress)
+    broken = [f"{e.name}: {e.differs}" for e in exact if e.differs]
+    try:
+        texts, share = answer(student, reference, config, progress)
+    except TrainError as error:
+        return judged("failed", broken or [str(error)], exact, [], None)
     scores = []
     start = 0
     for side in sides:
@@ -199,12 +200,14 @@ def judge(artifact: Artifact, reference: Reference, sides: Sequence[Side], confi
         start = part.stop
     found_drift = drift.compare(student, reference.kept, batch_size=config.evaluation.batch_size)
     drifted = {
-        **{"kl": found_drift.kl, "kl_max": found_drift.kl_max, "tokens": found_drift.tokens, "top1": share},
+        "kl": found_drift.kl,
+        "kl_max": found_drift.kl_max,
+        "tokens": found_drift.tokens,
+        "top1": share,
         "places": [p._asdict() for p in found_drift.places],
         "worst": found_drift.worst._asdict() if found_drift.worst else None,
     }
     verdicts = [s.verdict for s in scores if s.verdict]
-    broken = [f"{e.name}: {e.differs}" for e in exact if e.differs]
     verdict: Verdict = "passed"
     if broken or "failed" in verdicts:
         verdict = "failed"
@@ -240,24 +243,33 @@ def equal(student: Student, reference: Reference) -> list[Exact]:
     checks = []
     try:
         texts = [render(theirs, prompt, generation_prompt=True) for prompt in prompts]
-        off = [i for i, (a, b) in enumerate(zip(reference.texts, texts, strict=True)) if a != b]
-        said = f"{len(off)} of {len(texts)} prompts are rendered otherwise\n" + difference(
-            reference.texts[off[0]], texts[off[0]], ("adapter", "now")
-        ) if off else None
-        if not off and ours.chat_template != theirs.chat_template:
-            turns = [*prompts[0], {"role": "assistant", "content": "A"}, {"role": "user", "content": "B"}]
-            pair = [render(t, turns, generation_prompt=True) for t in (ours, theirs)]
-            said = "earlier turns are rendered otherwise\n" + difference(*pair, ("adapter", "now")) if pair[0] != pair[1] else None  # type: ignore[misc]
+        said = _rendered_otherwise(ours, theirs, reference, texts)
     except TrainError as error:
         texts, said = [], str(error)
     checks.append(Exact("template", said))
     names = ("bos_token_id", "eos_token_id", "unk_token_id")
-    odd = [f"{name} is {getattr(theirs, name)}, was {getattr(ours, name)}" for name in names if getattr(ours, name) != getattr(theirs, name)]
+    odd = [
+        f"{name} is {getattr(theirs, name)}, was {getattr(ours, name)}" for name in names if getattr(ours, name) != getattr(theirs, name)
+    ]
     checks.append(Exact("special tokens", "; ".join(odd) or None))
     checks.append(Exact("token ids", _tokens_differ(ours, theirs, reference, texts) if texts else "no prompt can be rendered"))
     missing = sorted(set(reference.stops) - set(stop_ids(student.model)))
     checks.append(Exact("end of an answer", f"it does not stop at {missing}" if missing else None))
     return checks
+
+
+def _rendered_otherwise(ours: Any, theirs: Any, reference: Reference, texts: Sequence[str]) -> str | None:
+    """How the artifact's template writes held-out prompts, or an earlier turn, otherwise."""
+    off = [i for i, (a, b) in enumerate(zip(reference.texts, texts, strict=True)) if a != b]
+    if off:
+        shown = difference(reference.texts[off[0]], texts[off[0]], ("adapter", "now"))
+        return f"{len(off)} of {len(texts)} prompts are rendered otherwise\n{shown}"
+    if ours.chat_template != theirs.chat_template:
+        turns = [*reference.told[0].prompt, {"role": "assistant", "content": "A"}, {"role": "user", "content": "B"}]
+        before, now = (render(tokenizer, turns, generation_prompt=True) for tokenizer in (ours, theirs))
+        if before != now:
+            return "earlier turns are rendered otherwise\n" + difference(before, now, ("adapter", "now"))
+    return None
 
 
 def _tokens_differ(ours: Any, theirs: Any, reference: Reference, texts: Sequence[str]) -> str | None:
@@ -307,16 +319,24 @@ def deciding(task: TaskSpec, answers: Sequence[Answer]) -> list[str]:
 
 
 def weigh(side: Side, ours: Sequence[Answer], theirs: Sequence[Answer], *, delta: float, seed: int = 0) -> list[Score]:
-    """The scores of one side: those that decide, and the task's summary, which can only refuse (where its whole interval is below -delta)."""
+    """The scores of one side: those that decide, and the summary, which can only refuse (its whole interval below -delta)."""
     if not side.rows:
         return []
     names = deciding(side.task, ours)
     scores = [_compare(side.name, name, ours, theirs, delta, seed) for name in names]
+    if side.task.type != "general" and all(s.adapter <= delta for s in scores):
+        scores = [
+            s._replace(
+                verdict="undecided", needed=None, said=f"{s.said}: the adapter has {100 * s.adapter:.1f} %, which nothing could lose"
+            )
+            for s in scores
+        ]
     summary = primary_metric(side.task)
     if summary not in names and side.task.type != "general" and METRICS[summary].tally(ours).any():
         shown = _compare(side.name, summary, ours, theirs, delta, seed)
         worse = shown.high < -delta
-        scores.append(shown._replace(verdict="failed" if worse else None, needed=None, said=shown.said if worse else shown.said.split(":")[0]))
+        said = shown.said if worse else shown.said.split(":")[0]
+        scores.append(shown._replace(verdict="failed" if worse else None, needed=None, said=said))
     return scores
 
 
@@ -343,10 +363,7 @@ def _compare(side: str, name: str, ours: Sequence[Answer], theirs: Sequence[Answ
     verdict: Verdict = "passed" if low > -delta else "undecided" if found_difference > -delta else "failed"
     points = f"{100 * found_difference:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f}) on {n:,} {side} rows"
     said = f"{name.replace('_', ' ')} {points}"
-    if adapter <= delta and GLOSSARY[name].higher_is_better:
-        verdict = "undecided"
-        said += f": the adapter itself has {100 * adapter:.1f} %, so a loss of {100 * delta:g} could not show"
-    elif verdict == "undecided":
+    if verdict == "undecided":
         said += f": too few to see {100 * delta:g}; about {needed:,} such rows would do" if needed else f": too few to see {100 * delta:g}"
     elif verdict == "failed":
         said += f": worse by {100 * delta:g} or more"
@@ -382,8 +399,8 @@ def located(judged: Sequence[Judged]) -> list[str]:
 def accept(run_dir: Path, name: str, *, by: str, because: str, at: str) -> dict[str, Any]:
     """Put on record that a person ships an artifact though the gate did not pass it: who, why, when, and the numbers.
 
-    Raises ConfigError for an artifact that passed or is not there, or without a name and a reason; DataError for files that the gate has not
-    seen.
+    Raises ConfigError for an artifact that passed or is not there, or without a name and a reason; DataError for files that the gate
+    has not seen.
     """
     record = read_gate(run_dir)
     judged = {entry["name"]: entry for entry in record["artifacts"]}
@@ -394,85 +411,21 @@ def accept(run_dir: Path, name: str, *, by: str, because: str, at: str) -> dict[
         raise ConfigError(f"--accept {name}: it passed; there is nothing to accept.")
     if not because.strip() or not by.strip():
         raise ConfigError(f'--accept {name}: say who decides and why: --by ana --because "...".')
-    _unchanged(run_dir, entry)
+    unchanged(run_dir, entry)
     said = {
-        **{"artifact": name, "by": by.strip(), "because": because.strip(), "at": at, "verdict": entry["verdict"], "why": entry["why"]},
-        **{"delta": record["delta"], "scores": entry["scores"], "sha256": entry["sha256"]},
+        "artifact": name,
+        "by": by.strip(),
+        "because": because.strip(),
+        "at": at,
+        "verdict": entry["verdict"],
+        "why": entry["why"],
+        "delta": record["delta"],
+        "scores": entry["scores"],
+        "sha256": entry["sha256"],
     }
     record["accepted"].append(said)
     write_json(run_dir / GATE, record)
     return said
-
-
-def read_gate(run_dir: Path) -> dict[str, Any]:
-    """Read gate.json. Raises DataError for a run that did not go through the gate."""
-    path = run_dir / GATE
-    try:
-        record = dict(json.loads(path.read_text(encoding="utf-8")))
-        if record["format"] != FORMAT:
-            raise ValueError(f"format is {record['format']!r}")
-        return record
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: not there: no artifact of this run was judged. Run `python -m train gate --model {run_dir}`.") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read as a gate's record ({error!r}). Run `python -m train gate --model {run_dir}`.") from error
-
-
-def held_back(run_dir: Path, name: str) -> str | None:
-    """Why an artifact may not ship, or None. Nothing of a run ships whose merged model may not.
-
-    Raises DataError for a run without gate, and for an artifact whose files changed since it was judged.
-    """
-    record = read_gate(run_dir)
-    judged = {entry["name"]: entry for entry in record["artifacts"]}
-    for needed in dict.fromkeys(("merged", name)):
-        if needed == REFERENCE:
-            continue
-        if needed not in judged:
-            return f"{needed} was not judged"
-        entry = judged[needed]
-        _unchanged(run_dir, entry)
-        if entry["verdict"] != "passed" and acceptance(record, needed) is None:
-            return f"{needed} {entry['verdict']}: {'; '.join(line.splitlines()[0] for line in entry['why']) or 'no row decided'}"
-    return None
-
-
-def acceptance(record: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """The last decision of a person to ship an artifact as it is, if there is one."""
-    files = next((entry["sha256"] for entry in record["artifacts"] if entry["name"] == name), None)
-    return next((a for a in reversed(record["accepted"]) if a["artifact"] == name and a["sha256"] == files), None)
-
-
-def refused(record: dict[str, Any]) -> list[str]:
-    """The artifacts that neither passed nor were accepted."""
-    return [e["name"] for e in record["artifacts"] if e["verdict"] != "passed" and acceptance(record, e["name"]) is None]
-
-
-def summary(record: dict[str, Any]) -> list[str]:
-    """The last lines of a run about its artifacts, in plain words."""
-    lines = []
-    for entry in record["artifacts"]:
-        if entry["verdict"] != "passed" and entry["drift"]:
-            lines += [sentence for sentence in record["sentences"] if sentence.startswith(f"{entry['name']}: ")]
-        by = acceptance(record, entry["name"])
-        if by:
-            lines.append(f"{entry['name']} {entry['verdict']}, and {by['by']} accepted it ({by['at'][:10]}): {by['because']}")
-        elif entry["verdict"] != "passed":
-            lines += [f"{entry['name']} {entry['verdict']}: {line}" for line in entry["why"]]
-    names = refused(record)
-    if "merged" in names:
-        lines.append("The merged model did not pass, so nothing of this run ships.")
-    elif names:
-        lines.append(f"Not shipped: {', '.join(names)}. What passed ships without them.")
-    return lines
-
-
-def _unchanged(run_dir: Path, entry: dict[str, Any]) -> None:
-    path = Path(entry["path"])
-    now = files_of(path if path.is_absolute() else run_dir / path)
-    if now != entry["sha256"]:
-        off = sorted(name for name in now.keys() | entry["sha256"].keys() if now.get(name) != entry["sha256"].get(name))
-        raise DataError(f"{entry['path']}: {off[0]} changed since the gate judged it. Run `python -m train gate --model {run_dir}` again.")
 
 
 def _before(run_dir: Path) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from train.config import TrainConfig
-from train.dataset import Manifest
+from train.dataset import Manifest, exclude
 from train.errors import ConfigError, DataError, TemplateError, TrainError
 from train.watch import Progress, write_json
 
@@ -49,6 +49,13 @@ def run(
     record = read_record(run_dir)
     if record["config_sha256"] != fingerprint(config) or record["manifest_sha256"] != manifest.sha256:
         raise ConfigError(f"{run_dir}: a run with other settings or other data is here. Set --out to a new folder, or leave it out.")
+    if config.without is not None and config.without.named:
+        try:
+            manifest = exclude(manifest, config.without.named, run_dir / "data")
+        except DataError:
+            if {path.name for path in run_dir.iterdir()} == {"run.json"}:
+                discard(run_dir, config.out, before)
+            raise
     for stage in stages:
         if record["stages"].get(stage, {}).get("done") and not again:
             continue
@@ -91,7 +98,8 @@ def perform(stage: str, config: TrainConfig, manifest: Manifest, run_dir: Path, 
 
         return merge_run(config, manifest, run_dir)
     if stage == "gate":
-        from train.gate import gate_run, refused
+        from train.gate import gate_run
+        from train.verdicts import refused
 
         judged = gate_run(run_dir, config, manifest, progress=progress)
         return {"judged": [entry["name"] for entry in judged["artifacts"]], "not_shipped": refused(judged)}
@@ -99,8 +107,8 @@ def perform(stage: str, config: TrainConfig, manifest: Manifest, run_dir: Path, 
         from train.card import write_card
         from train.provenance import trace_run
 
-        trace_run(run_dir, config, manifest)
-        return {"path": str(write_card(run_dir, manifest))}
+        digest = trace_run(run_dir, config, manifest)
+        return {"path": str(write_card(run_dir, config, manifest)), "provenance_sha256": digest}
     if stage == "evaluate":
         from train.evaluate import evaluate_run
 

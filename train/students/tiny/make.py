@@ -23,7 +23,9 @@ def main() -> None:
     """Read the options and make the student."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the model files")
-    parser.add_argument("--general", type=Path, default=HERE.parents[1] / "general", help="folder of train.jsonl, probe.jsonl and gate.jsonl")
+    parser.add_argument(
+        "--general", type=Path, default=HERE.parents[1] / "general", help="folder of train.jsonl, probe.jsonl and gate.jsonl"
+    )
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--batch-tokens", type=int, default=32_768)
