@@ -136,8 +136,8 @@ def _data(manifest: Manifest) -> Lines:
     ]
     lines += ["of the teacher that it came from: `python -m train trace ROW` follows one."]
     if without := manifest.raw.get("without"):
-        named = "; ".join(f"{kind} {', '.join(map(str, values))}" for kind, values in without.items() if isinstance(values, list))
-        lines += ["", f"**Trained without** {without['rows']:,} rows of that export: {_words(named[:300])}."]
+        named = "; ".join(f"{kind} {', '.join(map(str, values))}" for kind, values in without["named"].items())
+        lines += ["", f"**Trained without** {without['left_out']:,} rows of that export: {_words(named[:300])}."]
     review = (manifest.data.get("review") or {}).get("rates") or []
     every = next((rate for rate in review if rate["stratum"] == "all"), None)
     lines += ["", "People looked at none of the rows." if every is None else (

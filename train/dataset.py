@@ -295,7 +295,7 @@ def exclude(manifest: Manifest, without: Mapping[str, list[str]], folder: Path) 
         raise DataError(
             f"{manifest.directory}: all {gone} training rows are of {named}; nothing would be left to learn from. Leave out fewer."
         )
-    raw = {**manifest.raw, "files": files, "without": {"rows": gone, "of": manifest.sha256, **without}}
+    raw = {**manifest.raw, "files": files, "without": {"left_out": gone, "of": manifest.sha256, "named": dict(without)}}
     (folder / "manifest.json").write_text(json.dumps(raw, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     return Manifest.read(folder)._replace(sha256=manifest.sha256)
 

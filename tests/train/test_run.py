@@ -42,7 +42,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, student: Path, write_export: 
         patch.chdir(home)
         with pytest.raises(SystemExit) as exit_code:
             cli.main(["run", "--recipe", "recipe.yaml"])
-    assert exit_code.value.code == 0
+    assert exit_code.value.code == 1, "after two steps the student can nothing, so the gate cannot see whether its merged model lost any"
     return home
 
 
