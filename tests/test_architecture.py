@@ -42,14 +42,14 @@ FLOORS = {
         {"dataset", "students"},
         {"slices", "verdicts"},
         {"template"},
-        {"model", "proof", "memory"},
+        {"model", "proof", "memory", "ollama"},
         {"cpu", "evaluate", "gguf_file", "merge", "retain", "watch", "report"},
         {"artifacts", "drift"},
         {"gate", "provenance"},
         {"card"},
-        {"sft", "dpo"},
+        {"sft", "dpo", "quantize"},
         {"run"},
-        {"predict", "curve"},
+        {"predict", "curve", "dist"},
         {"cli"},
         {"__main__"},
     ],
@@ -67,12 +67,14 @@ OWNERS = {
     "datasketch": {"datagen/filters/similarity.py"},
     "detect_secrets": {"datagen/filters/privacy.py"},
     "py3langid": {"datagen/filters/language.py"},
+    "auto_round": {"train/gguf_file.py", "train/quantize.py"},  # the former for the numbers of K-quants
+    "gguf": {"train/gguf_file.py"},
     "jinja2": {"datagen/prompts.py", "datagen/report_page.py", "train/report.py", "train/template.py"},
     "jsonschema_rs": {"datagen/json_schema.py", "train/metrics.py"},
     "orjson": {"datagen/direct.py", "datagen/store.py"},
     "rich": {"datagen/cli.py", "datagen/coverage.py", "datagen/report.py", "train/cli.py"},
     "typer": {"datagen/cli.py", "train/cli.py"},
-    "yaml": {"datagen/yaml_file.py", "datagen/terms.py", "train/config.py"},
+    "yaml": {"datagen/yaml_file.py", "datagen/terms.py", "train/config.py", "train/dist.py"},
 }
 TRAINING_LIBRARIES = {"torch", "trl", "peft", "bitsandbytes", "transformers", "datasets", "accelerate"}
 

@@ -9,6 +9,8 @@ a CPU does not have, so that their 4-bit weights are unpacked here, by the publi
 """
 
 import json
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -75,14 +77,20 @@ def load(artifact: Artifact, config: TrainConfig) -> model.Student:
         return _load_packed(artifact, config)
     except TrainError:
         raise
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, IndexError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, IndexError, StopIteration) as error:
         raise ModelError(f"{artifact.path}: damaged, or not {_article(artifact.kind)} model: {_line(error)}. Make it again.") from error
 
 
 def _load_gguf(path: Path) -> model.Student:
     """Weights by transformers' reader; tokenizer, template and stop ids from the file's own fields."""
     speech = gguf_file.read_speech(path)
-    net: Any = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
+    heads = gguf_file.read_heads(path)
+    with redirect_stderr(StringIO()):  # its progress bar asks nobody
+        settings = AutoConfig.from_pretrained(str(path.parent), gguf_file=path.name)
+        settings.head_dim = heads.width
+        net: Any = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, config=settings, dtype=torch.float32)
+    if heads.rope_factors is not None:
+        net.model.rotary_emb.inv_freq /= heads.rope_factors
     net = net.to(model.device())
     net.generation_config = GenerationConfig(eos_token_id=speech.stop_ids, pad_token_id=speech.tokenizer.pad_token_id, do_sample=False)
     return model.Student(net.eval(), speech.tokenizer)
@@ -93,8 +101,8 @@ def _load_packed(artifact: Artifact, config: TrainConfig) -> model.Student:
     folder = artifact.path
     settings = AutoConfig.from_pretrained(str(folder), trust_remote_code=config.trust_remote_code)
     quantization = settings.quantization_config
-    if quantization["quant_method"] != artifact.kind or quantization["bits"] != 4:
-        raise ModelError(f"{folder}: holds {quantization['quant_method']} with {quantization['bits']} bits, not {artifact.kind} with 4.")
+    if quantization["quant_method"] != artifact.kind or quantization["bits"] != 4 or quantization.get("desc_act"):
+        raise ModelError(f"{folder}: holds {quantization['quant_method']} of another kind than is read here. Quantize again.")
     del settings.quantization_config
     tensors: dict[str, torch.Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
@@ -104,8 +112,8 @@ def _load_packed(artifact: Artifact, config: TrainConfig) -> model.Student:
         raise ModelError(f"{folder}: has no packed weights. Make it again with `python -m train quantize`.")
     unpack = unpack_awq if artifact.kind == "awq" else unpack_gptq
     for name in packed:
-        parts = {part: tensors.pop(f"{name}.{part}", None) for part in ("qweight", "qzeros", "scales", "g_idx")}
-        tensors[f"{name}.weight"] = unpack(parts["qweight"], parts["qzeros"], parts["scales"])
+        tensors.pop(f"{name}.g_idx", None)
+        tensors[f"{name}.weight"] = unpack(*(tensors.pop(f"{name}.{part}") for part in ("qweight", "qzeros", "scales")))
     net: Any = AutoModelForCausalLM.from_config(settings, trust_remote_code=config.trust_remote_code, dtype=torch.float32)
     missing, unexpected = net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)
     tied = set(net._tied_weights_keys or []) if settings.tie_word_embeddings else set()

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from train.config import TrainConfig, read_config
+from train.config import TrainConfig, read_config, with_formats
 from train.errors import ConfigError, TrainError
 
 # Everything that needs torch is imported inside the commands, so that --help answers at once.
@@ -205,6 +205,84 @@ def without(
 
 
 @app.command()
+def quantize(
+    run_dir: Path | None = RunOption,
+    formats: list[str] | None = typer.Option(None, "--format", help="A form to make; the recipe's when not given. Repeat for several."),
+    as_json: bool = JsonOption,
+) -> None:
+    """Write the merged model as GGUF, AWQ and GPTQ: the forms of the recipe that are missing, or those given."""
+    from train.quantize import described
+
+    where = _existing(run_dir, ("quantize",), again=True, formats=formats)
+    _show_stage(where, "quantize", as_json, described(where))
+
+
+@app.command()
+def dist(
+    run_dir: Path | None = RunOption,
+    target: Path = typer.Option(Path("dist"), "--out", help="Where the folder <recipe name>/ is made."),
+    as_json: bool = JsonOption,
+) -> int:
+    """Put what passed the gate, with scores, licence notes and checksums, into one folder; exits with 1 when something was held back."""
+    from train.dist import build, size
+    from train.model import quiet
+    from train.run import config_of, find_run
+    from train.verdicts import read_gate, refused
+
+    quiet()
+    where = find_run(run_dir, RUNS)
+    config = config_of(where)
+    talk.print(f"{size(where) / 1e6:,.0f} MB are copied to {target / config.name}.", highlight=False)
+    folder = build(where, config, target)
+    left = refused(read_gate(where))
+    if as_json:
+        _print_json({"folder": str(folder), "held_back": left})
+    else:
+        if left:
+            out.print(f"The gate held back {', '.join(left)}; `python -m train gate` says why.", highlight=False)
+        out.print(f"{folder} is ready. Next: python -m train upload {folder} --repo owner/name --dry-run", highlight=False)
+    return 1 if left else 0
+
+
+@app.command()
+def verify(
+    folder: Path = typer.Argument(..., help="A folder that `dist` made, or a run's."), as_json: bool = JsonOption,
+) -> None:  # fmt: skip
+    """Check every file of a deploy folder, or of a run's quantized forms, against its checksum."""
+    from train.dist import verify as check
+
+    checked = check(folder)
+    if as_json:
+        _print_json({"folder": str(folder), "files": checked})
+    else:
+        out.print(f"{len(checked)} files are as they were written.", highlight=False)
+
+
+@app.command()
+def upload(
+    folder: Path = typer.Argument(..., help="A folder that `dist` made."),
+    repo: str = typer.Option(..., "--repo", help="owner/name on the Hugging Face Hub; made as private if it is not there."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Only list what would be sent and what is missing; no network."),
+    as_json: bool = JsonOption,
+) -> None:
+    """Send a deploy folder to the Hugging Face Hub, after checking it."""
+    from train.dist import plan_upload
+    from train.dist import upload as send
+
+    plan = plan_upload(folder, repo)
+    address = None if dry_run else send(folder, repo)
+    if as_json:
+        _print_json({**plan._asdict(), "address": address})
+        return
+    for name, count in plan.files.items():
+        out.print(f"{count:>14,}  {name}", highlight=False)
+    for name in plan.missing:
+        out.print(f"missing: {name}", highlight=False)
+    total = f"{sum(plan.files.values()):,} bytes in {len(plan.files)} files"
+    out.print(f"{total} are in {address}" if address else f"{total} would go to {repo}; nothing was sent.", highlight=False)
+
+
+@app.command()
 def evaluate(
     model: str | None = typer.Option(None, "--model", help="A run's folder (runs/latest when not given), or any model's with --set."),
     sets: list[str] | None = typer.Option(None, "--set", help="NAME=FILE.jsonl to score a model on, instead of a run on its own sets."),
@@ -343,7 +421,9 @@ def _run(config: TrainConfig, run_dir: Path | None, stages: tuple[str, ...] | No
         return run.run(config, now=datetime.now(UTC), progress=progress, stages=stages or run.STAGES, run_dir=run_dir)
 
 
-def _existing(run_dir: Path | None, stages: tuple[str, ...], *, again: bool, usd_per_hour: float | None = None) -> Path:
+def _existing(
+    run_dir: Path | None, stages: tuple[str, ...], *, again: bool, usd_per_hour: float | None = None, formats: list[str] | None = None
+) -> Path:
     from train import run
     from train.model import quiet
 
@@ -352,6 +432,8 @@ def _existing(run_dir: Path | None, stages: tuple[str, ...], *, again: bool, usd
     config = run.config_of(where)
     if usd_per_hour is not None:
         config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"usd_per_hour": usd_per_hour})})
+    if formats:
+        config = with_formats(config, formats)
     with Terminal() as progress:
         return run.run(config, now=datetime.now(UTC), progress=progress, stages=stages, run_dir=where, again=again)
 

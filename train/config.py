@@ -157,6 +157,28 @@ class Without(Section):
         return {kind: values for kind, values in self.model_dump().items() if values}
 
 
+FORMATS = ("gguf-f16", "gguf-q8_0", "gguf-q4_k_m", "gguf-lora", "awq", "gptq")
+
+
+class Quantize(Section):
+    """The forms beside the merged model, calibrated on `rows` training rows; all that this student can take where `formats` is not given.
+
+    `iterations` of auto-round's search for the rounding of AWQ and GPTQ weights; 0 rounds by the inputs' importance alone, in seconds.
+    """
+
+    formats: list[str] | None = None
+    rows: int = Field(default=128, ge=1)
+    iterations: int = Field(default=0, ge=0)
+
+    @field_validator("formats")
+    @classmethod
+    def _known(cls, value: list[str] | None) -> list[str] | None:
+        for name in value or []:
+            if name not in FORMATS:
+                raise ValueError(f"{name} is no format{near(name, list(FORMATS))}; known: {', '.join(FORMATS)}")
+        return None if value is None else list(dict.fromkeys(value))
+
+
 class TrainConfig(Section):
     """One training experiment: recipe, command-line overrides and defaults, resolved."""
 
@@ -173,6 +195,7 @@ class TrainConfig(Section):
     dpo: dict[str, Any] | None = Field(default_factory=dict)
     general: General | None = None
     evaluation: Evaluation = Evaluation()
+    quantize: Quantize | None = Quantize()
     gate: Gate = Gate()
     without: Without | None = None
 
@@ -227,6 +250,15 @@ def read_config(recipe: Path | None, *, student: str | None = None, data: Path |
         return TrainConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_explain(error, where)) from error
+
+
+def with_formats(config: TrainConfig, formats: list[str]) -> TrainConfig:
+    """The same settings with other formats to quantize to. Raises ConfigError for an unknown one, with the near name."""
+    for name in formats:
+        if name not in FORMATS:
+            raise ConfigError(f"--format {name}: no such format{near(name, list(FORMATS))}. Known: {', '.join(FORMATS)}.")
+    asked = (config.quantize or Quantize()).model_dump()
+    return config.model_copy(update={"quantize": Quantize.model_validate({**asked, "formats": formats})})
 
 
 def epochs_for(rows: int) -> int:
@@ -284,5 +316,12 @@ def _explain(error: ValidationError, where: str) -> str:
 
 
 def _section_at(path: list[str]) -> type[Section]:
-    sections: dict[str, type[Section]] = {"lora": Lora, "general": General, "evaluation": Evaluation, "gate": Gate, "without": Without}
+    sections: dict[str, type[Section]] = {
+        "lora": Lora,
+        "general": General,
+        "evaluation": Evaluation,
+        "quantize": Quantize,
+        "gate": Gate,
+        "without": Without,
+    }
     return sections[path[0]] if path else TrainConfig

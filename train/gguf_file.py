@@ -83,6 +83,13 @@ class Speech(NamedTuple):
     stop_ids: list[int]
 
 
+class Heads(NamedTuple):
+    """The width of an attention head, and the divisors of its rotary frequencies (width / 2) where there are some."""
+
+    width: int
+    rope_factors: torch.Tensor | None
+
+
 def write_model(
     folder: Path, target: Path, form: Form, texts: Sequence[str], importance: Mapping[str, torch.Tensor] | None = None
 ) -> dict[str, Any]:
@@ -192,10 +199,12 @@ def read_speech(path: Path) -> Speech:
     return Speech(tokenizer, list(dict.fromkeys(stop for stop in stops if stop is not None)))
 
 
-def rope_factors(path: Path) -> torch.Tensor | None:
-    """The file's divisors of rotary frequencies (head width / 2), which transformers does not read; None where it has none."""
-    tensors = {tensor.name: tensor for tensor in library().GGUFReader(str(path)).tensors}
-    return torch.from_numpy(np.array(tensors["rope_freqs.weight"].data)) if "rope_freqs.weight" in tensors else None
+def read_heads(path: Path) -> Heads:
+    """Read what transformers leaves unread of a file's attention."""
+    reader = library().GGUFReader(str(path))
+    width = next(int(field.contents()) for name, field in reader.fields.items() if name.endswith(".attention.key_length"))
+    factors = next((torch.from_numpy(np.array(tensor.data)) for tensor in reader.tensors if tensor.name == "rope_freqs.weight"), None)
+    return Heads(width, factors)
 
 
 def architecture(config: Any, folder: Path) -> str:
@@ -296,7 +305,8 @@ class _Tensors:
 
     def read(self, name: str) -> torch.Tensor:
         with safe_open(str(self.files[name]), "pt") as file:
-            return file.get_tensor(name).float()
+            weight: torch.Tensor = file.get_tensor(name).float()
+        return weight
 
     def rows(self, name: str) -> int:
         with safe_open(str(self.files[name]), "pt") as file:
@@ -397,8 +407,9 @@ def _rope_factors(config: Any) -> torch.Tensor | None:
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     wavelength = 2 * math.pi * rope["rope_theta"] ** (torch.arange(0, width, 2).float() / width)
     low, high, context = rope["low_freq_factor"], rope["high_freq_factor"], rope["original_max_position_embeddings"]
-    share = ((context / wavelength - low) / (high - low)).clamp(0, 1)
-    return 1 / ((1 - share) / rope["factor"] + share)
+    share: torch.Tensor = ((context / wavelength - low) / (high - low)).clamp(0, 1)
+    factors: torch.Tensor = 1 / ((1 - share) / rope["factor"] + share)
+    return factors
 
 
 def _save(writer: Any) -> None:

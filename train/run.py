@@ -1,4 +1,4 @@
-"""The story of a training run: SFT, then DPO, then merge, then the gate, then evaluation, the model card and the report.
+"""The story of a training run: SFT, then DPO, then merge, quantize and the gate, then evaluation, the model card and the report.
 
     run_dir = run(config, now=datetime.now(UTC), progress=Silent())
 
@@ -20,7 +20,7 @@ from train.dataset import Manifest, exclude
 from train.errors import ConfigError, DataError, TemplateError, TrainError
 from train.watch import Progress, write_json
 
-STAGES = ("sft", "dpo", "merge", "gate", "evaluate", "card", "report")
+STAGES = ("sft", "dpo", "merge", "quantize", "gate", "evaluate", "card", "report")
 LIBRARIES = ["torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "tokenizers"]
 DISK = 500_000_000
 
@@ -97,6 +97,10 @@ def perform(stage: str, config: TrainConfig, manifest: Manifest, run_dir: Path, 
         from train.merge import merge_run
 
         return merge_run(config, manifest, run_dir)
+    if stage == "quantize":
+        from train.quantize import quantize_run
+
+        return quantize_run(config, manifest, run_dir, progress=progress)
     if stage == "gate":
         from train.gate import gate_run
         from train.verdicts import refused
@@ -175,8 +179,9 @@ def resumable(config: TrainConfig, manifest: Manifest) -> Path | None:
 
 
 def fingerprint(config: TrainConfig) -> str:
-    """Hash what decides the result: not where it is written, nor what the machine costs, nor what an artifact must show afterwards."""
-    values = config.model_dump(mode="json", exclude={"out": True, "data": True, "gate": True, "evaluation": {"usd_per_hour"}})
+    """Hash what decides the result: not where it is written, in which further forms, what those must show, nor what the machine costs."""
+    apart: dict[str, Any] = {"out": True, "data": True, "quantize": True, "gate": True, "evaluation": {"usd_per_hour"}}
+    values = config.model_dump(mode="json", exclude=apart)
     if values["without"] is None:
         del values["without"]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -19,7 +19,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from train.config import TrainConfig
 from train.dataset import Manifest
-from train.model import quiet
+from train.merge import merge_run
+from train.model import add_lora, load_student, quiet
+from train.template import seal
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
@@ -228,10 +230,43 @@ def make_config(student: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
             "evaluation": {"validation_rows": 4, "test_rows": 4, "points": 2, "max_new_tokens": 12, "batch_size": 8},
             # of so few rows no percentage point can be seen
             "gate": {"delta": 40, "rows": 20},
+            "quantize": None,
         }
         return TrainConfig.model_validate({**values, **settings})
 
     return make
+
+
+class Finished(NamedTuple):
+    """A run with a merged adapter of random weights, nothing of which was trained."""
+
+    run_dir: Path
+    config: TrainConfig
+    manifest: Manifest
+
+
+def _finish(folder: Path, student: Path, **settings: Any) -> Finished:
+    """Make a run that has an adapter and a merged model, without training."""
+    manifest = Manifest.read(_write_export(folder / "data"))
+    values = {"name": "toy", "data": folder / "data", "out": folder / "runs", "student": str(student), "max_length": 128}
+    config = TrainConfig.model_validate({**values, "lora": {"r": 4, "alpha": 8}, "evaluation": {"max_new_tokens": 12}, **settings})
+    run_dir = folder / "runs" / "one"
+    net, tokenizer = load_student(str(student), config)
+    adapted = add_lora(net, config)
+    torch.manual_seed(1)
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    adapted.save_pretrained(str(run_dir / "sft"))
+    tokenizer.save_pretrained(str(run_dir / "sft"))
+    seal(tokenizer, run_dir / "sft")
+    merge_run(config, manifest, run_dir)
+    return Finished(run_dir, config, manifest)
+
+
+@pytest.fixture(scope="session")
+def finish() -> Callable[..., Finished]:
+    return _finish
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
