@@ -64,10 +64,12 @@ def lines(found: dict[str, Any]) -> list[str]:
         )
     if found["cost_usd"] is not None:
         text.append(f"cost      ${found['cost_usd']:.6f}, its share of those calls")
-    for verdict in found["verdicts"]:
-        text.append(
-            f"verdict   {verdict['by']}: {'keep' if verdict['keep'] else 'drop'}" + (f", {verdict['reason']}" if verdict["reason"] else "")
-        )
+    kept = [v["by"].removeprefix("filter:") for v in found["verdicts"] if v["keep"] and v["by"].startswith("filter:")]
+    if kept:
+        text.append(f"verdict   kept by the filters {', '.join(kept)}")
+    for v in found["verdicts"]:
+        if not v["keep"] or not v["by"].startswith("filter:"):
+            text.append(f"verdict   {v['by']}: {'keep' if v['keep'] else 'drop'}{', ' + v['reason'] if v['reason'] else ''}")
     if decision is None:
         text.append("decision  none: the present plan does not stand for it")
     else:

@@ -288,9 +288,16 @@ def tell(found: Sequence[Traced]) -> list[str]:
         lines.append(f"call      {call['call_id']}  {call['role']} {call['model']}, prompt {call['prompt']}, {cost}")
     if line["cost_usd"] is not None:
         lines.append(f"cost      ${line['cost_usd']:.6f}, its share of those calls")
-    for verdict in line["verdicts"] or []:
-        lines.append(
-            f"verdict   {verdict['by']}: {'keep' if verdict['keep'] else 'drop'}" + (f", {verdict['reason']}" if verdict["reason"] else "")
-        )
+    lines += said_of(line["verdicts"] or [])
     lines.append(f"reviewer  {line['reviewer'] or 'nobody looked at it'}")
     return [*lines, f"manifest  {found[0].manifest['path']} {found[0].manifest['sha256'][:12]}"]
+
+
+def said_of(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Verdicts to read: people's and drops one by one, filters that kept a row together."""
+    kept = [v["by"].removeprefix("filter:") for v in verdicts if v["keep"] and v["by"].startswith("filter:")]
+    lines = [f"verdict   kept by the filters {', '.join(kept)}"] if kept else []
+    for v in verdicts:
+        if not v["keep"] or not v["by"].startswith("filter:"):
+            lines.append(f"verdict   {v['by']}: {'keep' if v['keep'] else 'drop'}{', ' + v['reason'] if v['reason'] else ''}")
+    return lines
