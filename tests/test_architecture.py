@@ -38,7 +38,8 @@ FLOORS = {
     ],
     "train": [
         {"errors", "metrics", "cost"},
-        {"config", "advice", "calibration"},
+        {"config", "advice", "calibration", "sums"},
+        {"hub"},
         {"dataset", "students"},
         {"slices", "verdicts"},
         {"template"},
@@ -69,6 +70,7 @@ OWNERS = {
     "py3langid": {"datagen/filters/language.py"},
     "auto_round": {"train/gguf_file.py", "train/quantize.py"},  # the former for the numbers of K-quants
     "gguf": {"train/gguf_file.py"},
+    "huggingface_hub": {"train/hub.py", "train/model.py"},  # the latter for an error's class
     "jinja2": {"datagen/prompts.py", "datagen/report_page.py", "train/report.py", "train/template.py"},
     "jsonschema_rs": {"datagen/json_schema.py", "train/metrics.py"},
     "orjson": {"datagen/direct.py", "datagen/store.py"},

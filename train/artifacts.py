@@ -8,7 +8,6 @@ run that made it. GGUF weights are read by transformers, which unpacks them. For
 a CPU does not have, so that their 4-bit weights are unpacked here, by the published layouts, into the plain model.
 """
 
-import json
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
@@ -22,9 +21,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from train import gguf_file, model, template
 from train.config import TrainConfig, near
 from train.errors import ModelError, TrainError
+from train.sums import QUANTIZED
 
 Kind = Literal["adapter", "merged", "gguf", "awq", "gptq"]
-QUANTIZED = "quantized"
 GGUF_NAME = "model.gguf"
 NAMES = ("adapter", "merged", "gguf-f16", "gguf-q8_0", "gguf-q4_k_m", "awq", "gptq")
 # Eight 4-bit numbers lie in an int32: GPTQ's in order, AWQ's in the order that its kernels take them out.
@@ -150,12 +149,6 @@ def _scaled(weights: torch.Tensor, zeros: torch.Tensor, scales: torch.Tensor) ->
     group = weights.shape[0] // scales.shape[0]
     wide = [part.float().repeat_interleave(group, 0) for part in (zeros, scales)]
     return ((weights.float() - wide[0]) * wide[1]).T.contiguous()
-
-
-def read_facts(folder: Path) -> dict[str, Any]:
-    """What a quantized folder's artifact.json says of its making; empty where it has none."""
-    path = folder / "artifact.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def _maker(kind: Kind) -> str:

@@ -249,7 +249,7 @@ def verify(
     folder: Path = typer.Argument(..., help="A folder that `dist` made, or a run's."), as_json: bool = JsonOption,
 ) -> None:  # fmt: skip
     """Check every file of a deploy folder, or of a run's quantized forms, against its checksum."""
-    from train.dist import verify as check
+    from train.sums import verify as check
 
     checked = check(folder)
     if as_json:
@@ -266,8 +266,8 @@ def upload(
     as_json: bool = JsonOption,
 ) -> None:
     """Send a deploy folder to the Hugging Face Hub, after checking it."""
-    from train.dist import plan_upload
-    from train.dist import upload as send
+    from train.hub import plan_upload
+    from train.hub import upload as send
 
     plan = plan_upload(folder, repo)
     address = None if dry_run else send(folder, repo)

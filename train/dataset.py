@@ -229,16 +229,6 @@ def read_general(path: Path) -> list[Row]:
     return rows
 
 
-def files_of(path: Path) -> dict[str, str]:
-    """The sha256 of a file, or of every file in a folder, by name; empty where there is nothing."""
-    listed = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    found = {}
-    for file in listed:
-        with file.open("rb") as stream:
-            found[file.name if file == path else file.relative_to(path).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return found
-
-
 def read_ids(path: Path) -> list[str]:
     """Row ids of a file, one a line. Raises DataError for a file that cannot be read or lists none."""
     try:

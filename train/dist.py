@@ -10,26 +10,23 @@ dist/<name>/   adapter/  merged/  gguf/ (with a Modelfile for Ollama)  awq/  gpt
 """
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import huggingface_hub
 import yaml
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from train import artifacts, model, ollama
 from train.artifacts import Artifact
 from train.config import BUILT_IN, TINY, TrainConfig
-from train.errors import ConfigError, DataError, ModelError, TrainError
+from train.errors import ConfigError, DataError, ModelError
 from train.merge import read_card
-from train.quantize import LORA_GGUF, changed, file_sha256
+from train.quantize import LORA_GGUF
+from train.sums import SUMS, files_of, verify, write_sums
 from train.verdicts import held_back
 
-SUMS = "SHA256SUMS"
 # Files of a run that travel along where they are there: the card, scores, the gate's verdicts, where each row came from.
 PAPERS = (
     "README.md",
@@ -41,16 +38,7 @@ PAPERS = (
     "provenance.parquet",
     "template_proof.json",
 )
-WANTED = ("README.md", "evaluation.json", "LICENCES.md")  # what a reader of the Hub's page looks for first
 MODELFILE_OF = ("gguf-q4_k_m", "gguf-q8_0", "gguf-f16")  # the first that is there is what Ollama runs
-
-
-class Upload(NamedTuple):
-    """What an upload sends: bytes by file, and the papers that the folder lacks."""
-
-    repo: str
-    files: dict[str, int]
-    missing: list[str]
 
 
 def build(run_dir: Path, config: TrainConfig, out: Path) -> Path:
@@ -106,65 +94,7 @@ def build(run_dir: Path, config: TrainConfig, out: Path) -> Path:
 def size(run_dir: Path) -> int:
     """Bytes that a run's artifacts will take in a folder of their own."""
     paths = [artifact.path for artifact in artifacts.found(run_dir)] + [run_dir / artifacts.QUANTIZED / LORA_GGUF]
-    return sum(file.stat().st_size for path in paths if path.exists() for file in _files(path))
-
-
-def write_sums(folder: Path) -> None:
-    """Write SHA256SUMS over all files of a folder, in the form that `sha256sum --check` reads."""
-    lines = [f"{file_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in _files(folder) if path.name != SUMS]
-    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
-
-
-def verify(folder: Path) -> list[str]:
-    """Check a deploy folder against its SHA256SUMS, or a run's quantized forms against their records; return what was checked.
-
-    Raises DataError with the name of the first file that is gone or has changed.
-    """
-    sums = folder / SUMS
-    if sums.is_file():
-        expected = _read_sums(sums)
-        wrong = [name for name, sha256 in expected.items() if not (folder / name).is_file() or file_sha256(folder / name) != sha256]
-        checked = list(expected)
-    elif (folder / artifacts.QUANTIZED).is_dir():
-        places = [path for path in sorted((folder / artifacts.QUANTIZED).iterdir()) if artifacts.read_facts(path)]
-        facts = {path: artifacts.read_facts(path) for path in places}
-        wrong = [str((path / name).relative_to(folder)) for path in places for name in changed(path, facts[path])]
-        checked = [str((path / name).relative_to(folder)) for path in places for name in facts[path]["sha256"]]
-    else:
-        raise DataError(f"{folder}: has no {SUMS} and no quantized/: nothing to check against. Make one with `python -m train dist`.")
-    if wrong:
-        more = f" ({len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        state = "has changed since it was written" if (folder / wrong[0]).is_file() else "is gone"
-        raise DataError(f"{folder / wrong[0]}: {state}{more}. Make the folder again, or restore the file.")
-    return checked
-
-
-def plan_upload(folder: Path, repo: str) -> Upload:
-    """What an upload of a checked folder would send. Raises ConfigError for a name that is none, DataError for a changed file."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise ConfigError(f"--repo {repo}: is no repository of the Hub. Write owner/name.")
-    verify(folder)
-    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in _files(folder)}
-    return Upload(repo, files, [name for name in WANTED if name not in files])
-
-
-def upload(folder: Path, repo: str, *, private: bool = True) -> str:
-    """Send a checked folder to the Hub in one commit, into a private repository that is made if need be; return its address.
-
-    Raises TrainError when there is no token, no network, or the Hub refuses.
-    """
-    plan_upload(folder, repo)
-    if not huggingface_hub.get_token():
-        raise TrainError(f"{repo}: no token for the Hub. Log in with `hf auth login`, or set HF_TOKEN.")
-    hub = huggingface_hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
-    try:
-        hub.create_repo(repo, private=private, exist_ok=True)
-        commit = hub.upload_folder(repo_id=repo, folder_path=folder, commit_message=f"{folder.name}: adapter, merged and quantized models")
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        raise TrainError(
-            f"{repo}: the Hub did not take it: {' '.join(str(error).split())[:300]}. Try again with the same command."
-        ) from error
-    return str(commit.commit_url)
+    return sum(file.stat().st_size for path in paths if path.exists() for file in files_of(path))
 
 
 def licences(student: str, teachers: Sequence[Mapping[str, Any]]) -> str:
@@ -212,7 +142,7 @@ def _copy(artifact: Artifact, folder: Path, name: str) -> None:
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(artifact.path, target)
         return
-    for path in _files(artifact.path):
+    for path in files_of(artifact.path):
         target = folder / artifact.name / path.relative_to(artifact.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
@@ -220,13 +150,6 @@ def _copy(artifact: Artifact, folder: Path, name: str) -> None:
 
 def _gguf_name(name: str, artifact: str) -> str:
     return f"{name}-{artifact.removeprefix('gguf-')}.gguf"
-
-
-def _files(path: Path) -> list[Path]:
-    """The files under a path; checkpoints of a stage that is done are not handed out."""
-    if path.is_file():
-        return [path]
-    return [p for p in sorted(path.rglob("*")) if p.is_file() and not any(part.startswith("checkpoint-") for part in p.parts)]
 
 
 def _existing(path: Path) -> Path:
@@ -240,16 +163,6 @@ def _check_replaceable(target: Path) -> None:
         known = {*verify(target), SUMS}
     except (DataError, NotADirectoryError) as error:
         raise ConfigError(f"{target}: is in the way and not as `dist` wrote it ({error}) Move it, or set --out.") from error
-    own = [p for p in _files(target) if p.relative_to(target).as_posix() not in known]
+    own = [p for p in files_of(target) if p.relative_to(target).as_posix() not in known]
     if own:
         raise ConfigError(f"{own[0]}: is not one of ours, and making {target} again would remove it. Move it, or set --out.")
-
-
-def _read_sums(path: Path) -> dict[str, str]:
-    found = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        sha256, gap, name = line.partition("  ")
-        if not gap or len(sha256) != 64 or name.startswith("/") or ".." in Path(name).parts:
-            raise DataError(f"{path}:{number}: not a checksum and a file's name: {line[:80]}. Make the folder again.")
-        found[name] = sha256
-    return found

@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 from train import drift, metrics
 from train.artifacts import Artifact, found, load
 from train.config import GENERAL, TrainConfig
-from train.dataset import Manifest, Row, files_of, read_general, read_rows
+from train.dataset import Manifest, Row, read_general, read_rows
 from train.errors import ConfigError, DataError, TrainError
 from train.evaluate import TEXT, read_answers, sample, write
 from train.metrics import FEW, METRICS, Answer, TaskSpec, primary_metric, score
 from train.model import Student, stop_ids
+from train.sums import hashes
 from train.template import difference, render
 from train.verdicts import FORMAT, GATE, REFERENCE, Verdict, read_gate, unchanged
 from train.watch import Progress, Silent, write_json
@@ -118,7 +119,7 @@ def gate_run(run_dir: Path, config: TrainConfig, manifest: Manifest, *, progress
     record = {
         "format": FORMAT,
         "delta": config.gate.delta,
-        "reference": {"name": adapter.name, "path": str(adapter.path), "sha256": files_of(adapter.path)},
+        "reference": {"name": adapter.name, "path": str(adapter.path), "sha256": hashes(adapter.path)},
         "rows": {side.name: side.sets for side in sides},
         "artifacts": [_as_json(j) for j in judged],
         "accepted": kept,
@@ -176,7 +177,7 @@ def judge(
 
     def judged(verdict: Verdict, why: list[str], exact: list[Exact], scores: list[Score], drifted: dict[str, Any] | None) -> Judged:
         seconds = round(time.monotonic() - begin, 1)
-        return Judged(artifact.name, artifact.kind, place, files_of(artifact.path), verdict, why, exact, scores, drifted, seconds)
+        return Judged(artifact.name, artifact.kind, place, hashes(artifact.path), verdict, why, exact, scores, drifted, seconds)
 
     progress.start(f"gate {artifact.name}", len(reference.told))
     try:

@@ -2,30 +2,36 @@
 
     result = merge_run(config, manifest, run_dir)
 
-Never into 4-bit weights: rounding there costs quality, so for QLoRA the base is loaded again unquantised. Tokenizer,
-chat template and generation config, with the stop token that training used, travel along, and `retort.json` says what
-the folder is and which system message it was trained with.
+Never into 4-bit weights: rounding there costs quality, so for QLoRA the base is loaded again unquantised. The adapter was trained
+beside rounded weights, though, so it is also merged into the base with the values that the 4-bit weights stand for, and the one that
+answers the validation rows better is kept. Tokenizer, chat template and generation config, with the stop token that training used,
+travel along, and `retort.json` says what the folder is and which system message it was trained with.
 """
 
 import json
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
-from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
 
 from train import model, template
 from train.config import TrainConfig
-from train.dataset import Manifest, Message, read_rows
+from train.dataset import Manifest, Message, Row, read_rows
 from train.errors import ModelError
+from train.evaluate import generate, read_answers, sample
+from train.metrics import Answer, primary_metric, score
 from train.watch import write_json
 
 # Largest difference of a logit between adapter and merged weights, as a part of the largest logit. The sums are the same
 # in another order, so it is rounding: 24 bits of precision in float32, 8 in bf16.
 RELATIVE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 PROBES = 8
+Base = Literal["full", "dequantized"]
+BASES: tuple[Base, Base] = ("full", "dequantized")
+DIVERGENCE_ROWS = 64
 
 
 def merge_run(config: TrainConfig, manifest: Manifest, run_dir: Path) -> dict[str, Any]:
@@ -38,20 +44,15 @@ def merge_run(config: TrainConfig, manifest: Manifest, run_dir: Path) -> dict[st
     if stage is None:
         raise ModelError(f"{run_dir}: has neither dpo/ nor sft/ to merge. Train first: `python -m train run`.")
     source = run_dir / stage
+    prompts = probes(manifest)
+    trial: dict[str, Any] = {}
     if (source / "adapter_config.json").is_file():
-        net, tokenizer = model.load_student(config.student, config, adapter=source, quantize=False)
+        if config.method == "qlora":
+            trial = try_bases(config, manifest, source, prompts)
+        net, tokenizer, drift = merge_into(trial.get("chosen", "full"), config, source, prompts)
     else:
         net, tokenizer = model.load_student(str(source), config, quantize=False)
-    prompts = probes(manifest)
-    before = logits(net, tokenizer, prompts)
-    if isinstance(net, PeftModel):
-        net = net.merge_and_unload(safe_merge=True)
-    drift = compare(before, logits(net, tokenizer, prompts))
-    if drift["relative"] > RELATIVE[net.dtype]:
-        raise ModelError(
-            f"{source}: merged weights answer differently from the adapter: relative logit difference "
-            f"{drift['relative']:.2g} is above {RELATIVE[net.dtype]:g}. Serve the adapter unmerged, and report this."
-        )
+        drift = compare(*[logits(net, tokenizer, prompts)] * 2)
     fresh = run_dir / "merged.new"
     shutil.rmtree(fresh, ignore_errors=True)
     net.save_pretrained(str(fresh))
@@ -66,8 +67,93 @@ def merge_run(config: TrainConfig, manifest: Manifest, run_dir: Path) -> dict[st
         "max_logit_difference": drift["absolute"],
         "relative_logit_difference": drift["relative"],
         "tolerance": RELATIVE[net.dtype],
+        **({"bases": trial} if trial else {}),
         "seconds": round(time.monotonic() - started, 1),
     }
+
+
+class Merged(NamedTuple):
+    """Merged weights, and how far they answer from the adapter beside the same base."""
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    drift: dict[str, float]
+
+
+def merge_into(base: Base, config: TrainConfig, source: Path, prompts: list[list[Message]]) -> Merged:
+    """Merge an adapter into its base as it is ("full"), or as its 4-bit weights stand for it ("dequantized"). Raises ModelError when
+    the merged weights answer differently from the adapter beside that base."""
+    net, tokenizer = model.load_student(config.student, config, adapter=source, quantize=False)
+    if base == "dequantized":
+        model.dequantize_into(net.get_base_model(), model.load_student(config.student, config, quantize=True).model)
+    before = logits(net, tokenizer, prompts)
+    net = net.merge_and_unload(safe_merge=True)
+    drift = compare(before, logits(net, tokenizer, prompts))
+    if drift["relative"] > RELATIVE[net.dtype]:
+        raise ModelError(
+            f"{source}: merged weights answer differently from the adapter: relative logit difference "
+            f"{drift['relative']:.2g} is above {RELATIVE[net.dtype]:g}. Serve the adapter unmerged, and report this."
+        )
+    return Merged(net, tokenizer, drift)
+
+
+def try_bases(config: TrainConfig, manifest: Manifest, source: Path, prompts: list[list[Message]]) -> dict[str, Any]:
+    """Merge a QLoRA adapter into both bases and choose by the task's metric on the validation rows, paired; where that shows no
+    difference, by the smaller divergence from the adapter as it was trained."""
+    name = "sft/validation.parquet" if manifest.count("sft/validation.parquet") else "sft/train.parquet"
+    rows = sample(read_rows(manifest.path(name)), config.evaluation.validation_rows, config.seed)
+    trained = model.load_student(config.student, config, adapter=source, quantize=True)
+    right = answer_logprobs(trained.model, trained.tokenizer, rows[:DIVERGENCE_ROWS], config)
+    answers: dict[str, list[Answer]] = {}
+    divergence: dict[str, float] = {}
+    for base in BASES:
+        net, tokenizer, _ = merge_into(base, config, source, prompts)
+        texts = generate(
+            net,
+            tokenizer,
+            [row.prompt for row in rows],
+            max_new_tokens=config.evaluation.max_new_tokens,
+            batch_size=config.evaluation.batch_size,
+        )
+        answers[base] = read_answers(rows, texts, manifest.task)
+        found = answer_logprobs(net, tokenizer, rows[:DIVERGENCE_ROWS], config)
+        divergence[base] = mean_divergence(right, found)
+    metric = primary_metric(manifest.task)
+    scores = score(answers, [metric], [BASES], seed=config.seed)
+    compared = scores.comparisons[0] if scores.comparisons else None
+    chosen: Base = min(BASES, key=lambda base: divergence[base])
+    why = "smaller divergence from the adapter, as the task's metric shows no difference"
+    if compared is not None and (compared.low > 0 or compared.high < 0):
+        chosen, why = "dequantized" if compared.low > 0 else "full", f"better {metric} on the validation rows"
+    return {
+        "chosen": chosen,
+        "why": why,
+        "rows": len(rows),
+        "set": name,
+        "metric": metric,
+        "values": {base: measures[0].value for base, measures in scores.measures.items() if measures},
+        "difference": compared._asdict() if compared else None,
+        "divergence": divergence,
+    }
+
+
+@torch.inference_mode()
+def answer_logprobs(net: Any, tokenizer: PreTrainedTokenizerBase, rows: list[Row], config: TrainConfig) -> list[torch.Tensor]:
+    """Log-probabilities (tokens, vocabulary) at the tokens of each row's own answer, float32."""
+    sources = [template.Source(row.id, row.prompt, row.completion or "") for row in rows]
+    encoding = template.encode(tokenizer, template.adapt(tokenizer, config.student), sources, config.max_length)
+    net.eval()
+    found = []
+    for row in encoding.rows:
+        logits = net(input_ids=torch.tensor([row.ids], device=net.device)).logits[0, row.prompt_length - 1 : -1]
+        found.append(logits.float().log_softmax(-1).cpu())
+    return found
+
+
+def mean_divergence(right: list[torch.Tensor], found: list[torch.Tensor]) -> float:
+    """Kullback-Leibler divergence of `found` from `right` in nats, mean over all tokens; 0 without any."""
+    each = [(a.exp() * (a - b)).sum(-1) for a, b in zip(right, found, strict=True)]
+    return float(torch.cat(each).mean()) if each else 0.0
 
 
 def card(config: TrainConfig, manifest: Manifest, stage: str, tokenizer: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import bitsandbytes
 import datasets
 import torch
 import transformers
@@ -134,6 +135,17 @@ def load_student(student: str, config: TrainConfig | None = None, *, adapter: Pa
     if adapter is not None:
         model = _with_adapter(model, adapter, "default")
     return Student(model.eval(), tokenizer)
+
+
+@torch.no_grad()
+def dequantize_into(plain: Any, four_bit: Any) -> None:
+    """Give a model's linear weights the values that another's 4-bit weights stand for; adapters beside them stay."""
+    weights = dict(plain.named_parameters())
+    for name, module in four_bit.named_modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            target = next(weights[key] for key in (f"{name}.weight", f"{name}.base_layer.weight") if key in weights)
+            packed: Any = module.weight
+            target.copy_(bitsandbytes.functional.dequantize_4bit(packed.data, packed.quant_state).to(target.dtype))
 
 
 def load_with_adapters(student: str, adapters: Mapping[str, Path], config: TrainConfig | None = None) -> Student:

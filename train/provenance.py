@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 
 from train.artifacts import found as artifacts_of
 from train.config import TrainConfig
-from train.dataset import Manifest, files_of, mix, read_general, read_rows, take
+from train.dataset import Manifest, mix, read_general, read_rows, take
 from train.errors import DataError
+from train.sums import hashes
 from train.watch import write_json
 
 RECORD = "provenance.json"
@@ -74,7 +75,7 @@ def trace_run(run_dir: Path, config: TrainConfig, manifest: Manifest) -> str:
         "run": {name: record[name] for name in ("id", "name", "created", "student", "method", "seed", "config_sha256", "versions")},
         "without": manifest.raw.get("without"),
         "artifacts": [
-            {"name": a.name, "kind": a.kind, "path": a.path.relative_to(run_dir).as_posix(), "sha256": files_of(a.path)}
+            {"name": a.name, "kind": a.kind, "path": a.path.relative_to(run_dir).as_posix(), "sha256": hashes(a.path)}
             for a in artifacts_of(run_dir)
         ],
         "manifest": {
@@ -86,7 +87,7 @@ def trace_run(run_dir: Path, config: TrainConfig, manifest: Manifest) -> str:
         },
         "rows": {
             "file": ROWS,
-            "sha256": files_of(run_dir / ROWS)[ROWS],
+            "sha256": hashes(run_dir / ROWS)[ROWS],
             "rows": len(rows),
             "uses": uses,
             "origins": ORIGINS in manifest.files,
@@ -94,9 +95,9 @@ def trace_run(run_dir: Path, config: TrainConfig, manifest: Manifest) -> str:
     }
     if config.general is not None and config.general.share > 0:
         source = config.general.path()
-        whole["general"] = {"source": str(source), "sha256": files_of(source).get(source.name), "loss": config.general.loss}
+        whole["general"] = {"source": str(source), "sha256": hashes(source).get(source.name), "loss": config.general.loss}
     write_json(run_dir / RECORD, whole)
-    return files_of(run_dir / RECORD)[RECORD]
+    return hashes(run_dir / RECORD)[RECORD]
 
 
 def _rows(run_dir: Path, record: Mapping[str, Any], config: TrainConfig, manifest: Manifest) -> list[dict[str, Any]]:
@@ -179,10 +180,10 @@ def read_provenance(run_dir: Path) -> dict[str, Any]:
         raise DataError(f"{error.filename}: not there. {again}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not a run's provenance ({error!r}). {again}") from error
-    now = files_of(path)[path.name]
+    now = hashes(path)[path.name]
     if kept is not None and now != kept:
         raise DataError(f"{path}: was edited: its sha256 is {now[:12]}, run.json says {kept[:12]}. {again}")
-    beside = files_of(run_dir / rows).get(rows, "nothing")
+    beside = hashes(run_dir / rows).get(rows, "nothing")
     if beside != says:
         raise DataError(f"{run_dir / rows}: was edited: its sha256 is {beside[:12]}, {RECORD} says {says[:12]}. {again}")
     return whole
@@ -194,7 +195,7 @@ def verify(run_dir: Path) -> int:
     count = 0
     for artifact in whole["artifacts"]:
         place = run_dir / artifact["path"]
-        now = files_of(place)
+        now = hashes(place)
         for name in sorted(now.keys() | artifact["sha256"].keys()):
             ours, theirs = artifact["sha256"].get(name), now.get(name)
             if ours != theirs:
@@ -243,7 +244,7 @@ def _texts(whole: Mapping[str, Any], run_dir: Path, ids: set[str] | None) -> dic
     found: dict[str, dict[str, str]] = {}
     for file, entry in whole["manifest"]["files"].items():
         path = next(
-            (home / file for home in (run_dir / "data", folder) if files_of(home / file).get(Path(file).name) == entry["sha256"]), None
+            (home / file for home in (run_dir / "data", folder) if hashes(home / file).get(Path(file).name) == entry["sha256"]), None
         )
         if path is None or not file.endswith(("train.parquet", "validation.parquet")):
             continue

@@ -23,14 +23,14 @@ from typing import Any, NamedTuple
 import torch
 
 from train import gguf_file, model, template
-from train.artifacts import GGUF_NAME, QUANTIZED, read_facts
+from train.artifacts import GGUF_NAME
 from train.config import FORMATS, TrainConfig, near
 from train.dataset import Manifest, Row, read_rows
 from train.errors import ConfigError, ModelError
+from train.sums import FACTS, QUANTIZED, changed, file_sha256, read_facts
 from train.watch import Progress, write_json
 
 LORA_GGUF = "gguf-lora"
-FACTS = "artifact.json"
 GROUPS = (128, 64, 32)
 BLOCK = 512  # tokens of a sequence on which 4-bit weights are fitted, at most
 # What a form takes at most, as a part of the merged folder in the width that it has.
@@ -295,15 +295,3 @@ def fingerprint(folder: Path) -> str:
         if path.suffix in (".safetensors", ".json", ".jinja") and path.name != "retort.json":
             digest.update(f"{path.name} {file_sha256(path)}\n".encode())
     return digest.hexdigest()
-
-
-def changed(folder: Path, facts: dict[str, Any]) -> list[str]:
-    """The files of a form that are gone or no longer what was written."""
-    listed: dict[str, str] = facts.get("sha256", {})
-    return [name for name, sha256 in listed.items() if not (folder / name).is_file() or file_sha256(folder / name) != sha256]
-
-
-def file_sha256(path: Path) -> str:
-    """Hash a file without reading it whole into memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

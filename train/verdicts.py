@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from train.dataset import files_of
 from train.errors import DataError
+from train.sums import hashes
 
 GATE = "gate.json"
 FORMAT = 1
@@ -105,7 +105,7 @@ def _points(s: dict[str, Any]) -> str:
 def unchanged(run_dir: Path, entry: dict[str, Any]) -> None:
     """Refuse an artifact whose files are not those that were judged. Raises DataError naming one."""
     path = Path(entry["path"])
-    now = files_of(path if path.is_absolute() else run_dir / path)
+    now = hashes(path if path.is_absolute() else run_dir / path)
     if now != entry["sha256"]:
         off = sorted(name for name in now.keys() | entry["sha256"].keys() if now.get(name) != entry["sha256"].get(name))
         raise DataError(f"{entry['path']}: {off[0]} changed since the gate judged it. Run `python -m train gate --model {run_dir}` again.")

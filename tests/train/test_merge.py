@@ -87,10 +87,26 @@ def test_a_four_bit_student_is_merged_into_full_precision(
     config = make_config(student=str(student), method="qlora")
     record = train_sft(config, manifest, tmp_path / "run", progress=Silent())
     assert record["trainable"] < record["parameters"]
-    merge_run(config, manifest, tmp_path / "run")
+    record = merge_run(config, manifest, tmp_path / "run")
+    assert set(record["bases"]["divergence"]) == {"full", "dequantized"}
     saved = json.loads((tmp_path / "run/merged/config.json").read_text())
     assert "quantization_config" not in saved
     assert model.load_student(str(tmp_path / "run/merged")).model.dtype is torch.float32
+
+
+def test_a_four_bit_adapter_is_merged_into_the_base_that_answers_more_like_it(
+    manifest: Manifest, make_config: MakeConfig, make_student: Callable[..., Path], tmp_path: Path
+) -> None:
+    student = make_student(tmp_path / "student", hidden_size=64, intermediate_size=128)
+    config = make_config(student=str(student), method="qlora")
+    train_sft(config, manifest, tmp_path, progress=Silent())
+    bases = merge_run(config, manifest, tmp_path)["bases"]
+    assert bases["divergence"]["dequantized"] < 1e-6 < bases["divergence"]["full"]  # exact: the adapter was trained beside these values
+    assert (bases["chosen"], bases["rows"], bases["metric"]) == ("dequantized", 4, "macro_f1")
+    trained = model.load_student(str(student), config, adapter=tmp_path / "sft")
+    merged = model.load_student(str(tmp_path / "merged"))
+    answers = [generate(s.model, s.tokenizer, PROMPTS, max_new_tokens=12, batch_size=2) for s in (trained, merged)]
+    assert answers[0] == answers[1]
 
 
 def test_a_whole_model_is_taken_as_it_is(manifest: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:

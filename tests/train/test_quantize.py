@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from train import artifacts, model, quantize
+from train import artifacts, model, quantize, sums
 from train.config import TrainConfig, with_formats
 from train.errors import ConfigError, ModelError
 from train.merge import read_card
@@ -31,7 +31,7 @@ def done(finish: Callable[..., Any], make_student: Callable[..., Path], tmp_path
 
 
 def facts(run_dir: Path, name: str) -> dict[str, Any]:
-    return artifacts.read_facts(run_dir / "quantized" / name)
+    return sums.read_facts(run_dir / "quantized" / name)
 
 
 def test_every_form_is_made_and_found_in_order(done: Any) -> None:
@@ -59,7 +59,7 @@ def test_a_form_says_how_it_was_made(done: Any) -> None:
     assert {"Q4_K", "Q5_0", "Q6_K", "Q8_0"} <= set(q4["tensor_types"])
     assert q4["fallbacks"]["blk.0.attn_q.weight"] == "Q5_0 for Q4_K"
     assert (awq["bits"], awq["group_size"], awq["calibration_tokens"] > 0) == (4, 64, True)
-    assert awq["sha256"]["model.safetensors"] == quantize.file_sha256(done.run_dir / "quantized/awq/model.safetensors")
+    assert awq["sha256"]["model.safetensors"] == sums.file_sha256(done.run_dir / "quantized/awq/model.safetensors")
     assert read_card(done.run_dir / "quantized/awq")["stop"] == "<|im_end|>"
 
 
@@ -96,9 +96,9 @@ def test_a_form_is_made_again_when_it_or_the_merged_model_changed(edited: str, d
         content = bytearray((run_dir / edited).read_bytes())
         content[-1] ^= 1
         (run_dir / edited).write_bytes(content)
-    before = quantize.file_sha256(run_dir / "quantized/gguf-f16/model.gguf")
+    before = sums.file_sha256(run_dir / "quantized/gguf-f16/model.gguf")
     quantize.quantize_run(with_formats(done.config, ["gguf-f16"]), done.manifest, run_dir, progress=Silent())
-    assert quantize.file_sha256(run_dir / "quantized/gguf-f16/model.gguf") != before
+    assert sums.file_sha256(run_dir / "quantized/gguf-f16/model.gguf") != before
 
 
 def test_calibration_takes_training_rows_only_evenly_over_the_split(done: Any) -> None:
