@@ -70,7 +70,7 @@ OWNERS = {
     "py3langid": {"datagen/filters/language.py"},
     "auto_round": {"train/gguf_file.py", "train/quantize.py"},  # the former for the numbers of K-quants
     "gguf": {"train/gguf_file.py"},
-    "huggingface_hub": {"train/hub.py", "train/model.py"},  # the latter for an error's class
+    "huggingface_hub": {"train/hub.py", "train/card.py", "train/model.py"},  # card: the Hub's metadata; model: an error's class
     "jinja2": {"datagen/prompts.py", "datagen/report_page.py", "train/report.py", "train/template.py"},
     "jsonschema_rs": {"datagen/json_schema.py", "train/metrics.py"},
     "orjson": {"datagen/direct.py", "datagen/store.py"},
