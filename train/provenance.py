@@ -30,6 +30,7 @@ ROWS = "provenance.parquet"
 FORMAT = 1
 ORIGINS = "provenance.parquet"  # of the export
 MOST = 5
+READ_BY = {"sft": "sft", "preference": "dpo", "unpaired": "kto"}  # which stage learns from which folder of the export
 GENERAL_FILE = "general"
 _ASKED = pa.list_(
     pa.struct(
@@ -109,9 +110,9 @@ def _rows(run_dir: Path, record: Mapping[str, Any], config: TrainConfig, manifes
     lines: list[dict[str, Any]] = []
     for file in sorted(manifest.files):
         folder, _, name = file.rpartition("/")
-        if name != "train.parquet":
+        if name != "train.parquet" or folder not in READ_BY:
             continue
-        stage = "sft" if folder == "sft" else "dpo"
+        stage = READ_BY[folder]
         done = record["stages"].get(stage, {})
         why = {row: reason for reason, ids in (done.get("dropped") or {}).items() for row in ids}
         epochs = seen_epochs(history, stage, done)
@@ -280,7 +281,7 @@ def tell(found: Sequence[Traced]) -> list[str]:
     if line["file"] == GENERAL_FILE:
         return [*lines, "origin    a general row: no teacher was asked for it"]
     if line["teacher"] is None:
-        return [*lines, "origin    not known: the export has no provenance.parquet. Export again, and train on that."]
+        return [*lines, "origin    the export does not say. If it has no provenance.parquet, export again and train on that."]
     lines.append(f"example   {line['id']}  {line['topic']}, {line['generator']}, item {line['item_id']}")
     if line["parent"]:
         lines.append(f"edited    from {line['parent']}")

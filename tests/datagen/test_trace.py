@@ -40,10 +40,10 @@ WORDS = [
 
 @pytest.fixture
 def bank(bank_store: Any, bank_example: Any, bank_context: Any, bank_task: Any, tmp_path: Path) -> tuple[Store, list[Any], Path]:
-    """A curated store of 40 answered examples, the first of them edited by ana, and its export in data/bank."""
+    """A curated store of 24 answered examples, the first of them edited by ana, and its export in data/bank."""
     calls = []
     examples = []
-    for i in range(40):
+    for i in range(24):
         text = "Where is the card for " + " ".join(WORDS[(i * step + i // 5) % len(WORDS)] for step in (1, 3, 7, 9, 11))
         item = f"cards/arrival:topic:{i}"
         request = Request(
@@ -56,7 +56,6 @@ def bank(bank_store: Any, bank_example: Any, bank_context: Any, bank_task: Any, 
     with store.writing():
         for request in calls:
             store.add_call(request, Response(request_id=request.id, text="{}", prompt_tokens=100, completion_tokens=20, cost_usd=0.004))
-    curate(store, replace(bank_context, evaluation_sets=()))
     answer = json.dumps({"intent": "card_arrival", "urgency": "normal", "entities": {"when": "amber"}})
     edited = Decision(example_id=examples[0].id, action="edit", new_completion=answer)
     apply(store, "ana", [edited, Decision(example_id=examples[1].id, action="accept", reason="good")], bank_task)
@@ -64,7 +63,7 @@ def bank(bank_store: Any, bank_example: Any, bank_context: Any, bank_task: Any, 
     folder = tmp_path / "data/bank"
     export(
         store, folder, recipe={"name": "bank"}, recipe_sha256="0" * 64, taxonomy={"name": "bank", "path": "b.yaml", "sha256": "1" * 64},
-        task=bank_task, labels=bank_context.labels, seed=7, evaluation_sets=(), split={"validation": 0.1, "test": 0.1}, reasoning="none",
+        task=bank_task, labels=bank_context.labels, seed=7, evaluation_sets=(), split={"validation": 0, "test": 0}, reasoning="none",
         teachers=[standing("teacher", "offline/bank", (), {}).model_dump(mode="json")], created="2026-01-01T00:00:00+00:00",
     )  # fmt: skip
     return store, examples, folder
@@ -75,7 +74,7 @@ def test_the_export_names_the_calls_cost_verdicts_and_reviewer_of_every_row(bank
     rows = store.query("SELECT * FROM read_parquet(?) ORDER BY id", [str(folder / "provenance.parquet")])
     accepted = {example.id for example in store.accepted_examples()}
     assert {row["id"] for row in rows} == accepted
-    assert len(rows) == 40, "the edited example stands for the one that was edited"
+    assert len(rows) == 24, "the edited example stands for the one that was edited"
     for row in rows:
         assert row["teacher"] == "acme/large"
         assert row["prompt_hash"] == "answer@3f2a91c4"

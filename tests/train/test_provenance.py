@@ -178,7 +178,7 @@ def test_an_older_export_is_traced_as_far_as_it_knows(export: Path, make_config:
     where = run.run(config, now=NOW, progress=Silent(), stages=("sft",))
     provenance.trace_run(where, config, Manifest.read(export))
     said = provenance.tell(provenance.trace("t001", config.out))
-    assert "origin    not known" in said[-1]
+    assert "the export does not say" in said[-1]
     shutil.rmtree(export)
     assert any(
         "the data that was trained on is not there any more" in line for line in provenance.tell(provenance.trace("t001", config.out))
@@ -222,6 +222,7 @@ def test_leaving_out_nothing_or_everything_is_refused(manifest: Manifest, tmp_pa
             read_ids(tmp_path / "ids")
 
 
+@pytest.mark.slow
 def test_a_run_without_a_topic_says_so_everywhere(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path) -> None:
     monkeypatch.chdir(home)
     out = tmp_path / "less"
