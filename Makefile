@@ -17,7 +17,7 @@ ARGS_TERMS = $(if $(TERMS),--terms "$$TERMS")
 ARGS_WORKERS = $(if $(WORKERS),--engine ray --workers $(WORKERS))
 ARGS_TRAIN = --recipe $(RECIPE) $(if $(STUDENT),--student $(STUDENT)) $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
 
-.PHONY: help setup setup-train setup-ray setup-documents setup-dev plan datagen sql review report train evaluate curve check test coverage test-slow bench lock clean
+.PHONY: help setup setup-train setup-ray setup-documents setup-gguf setup-dev plan datagen sql review report train quantize dist evaluate curve check test coverage test-slow bench lock clean
 
 help: ## Print this help
 	@echo "Retort: from a domain's taxonomy to a small language model. Start with: make datagen, then make train"
@@ -52,6 +52,11 @@ $(V)/.documents: $(V)/.base constraints.txt
 	@$(PIP) -e '.[documents]'
 	@touch $@
 
+$(V)/.gguf: $(V)/.train
+	@echo "Compiling llama.cpp for $(V) (some minutes)"
+	@$(PIP) -e '.[train,gguf]'
+	@touch $@
+
 $(V)/.dev: $(V)/.train
 	@$(PIP) -e '.[train,documents,dev]'
 	@touch $@
@@ -60,6 +65,7 @@ setup: $(V)/.base ## Make the environment for data generation (no torch)
 setup-train: $(V)/.train ## Add what training needs
 setup-ray: $(V)/.ray ## Add Ray, for data generation by several processes
 setup-documents: $(V)/.documents ## Add what reads HTML and PDF, for recipes with sources
+setup-gguf: $(V)/.gguf ## Add llama.cpp, compiled here, to try GGUF files (make train does not need it)
 setup-dev: $(V)/.dev ## Add what checks and tests need
 
 plan: $(V)/.base ## Show the plan: cells, counts, calls, cost
@@ -80,8 +86,14 @@ review: $(V)/.base ## Review a sample in the terminal: make review N=20 REVIEWER
 report: $(V)/.base ## Show what was made, dropped and paid, and write it as a page with plots beside the store
 	@$(DATAGEN) report $(ARGS_STORE)
 
-train: $(V)/.train ## Tune the student (SFT, then DPO), merge, evaluate, report
+train: $(V)/.train ## Tune the student (SFT, then DPO), merge, quantize, evaluate, report
 	@$(TRAIN) run $(ARGS_TRAIN)
+
+quantize: $(V)/.train ## Write the last run's merged model as GGUF, AWQ and GPTQ
+	@$(TRAIN) quantize $(if $(OUT),--model $(OUT))
+
+dist: $(V)/.train ## Put the last run's models, scores, licence notes and checksums into dist/
+	@$(TRAIN) dist $(if $(OUT),--model $(OUT))
 
 evaluate: $(V)/.train ## Evaluate the last run again
 	@$(TRAIN) evaluate $(if $(OUT),--model $(OUT))
