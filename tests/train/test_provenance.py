@@ -44,6 +44,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, student: Path, write_export: 
         "general": {"source": str(general), "share": 0.1},
         "evaluation": {"validation_rows": 4, "test_rows": 4, "points": 1, "max_new_tokens": 4, "batch_size": 4},
         "gate": {"delta": 40, "rows": 20},
+        "quantize": {"formats": ["gguf-q8_0"]},
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump({"name": "toy", "seed": 1, "train": section}))
     few_general = folder / "general"
@@ -290,3 +291,21 @@ def test_the_card_carries_a_users_own_decision_and_escapes_other_peoples_text(ho
     data = ModelCard(text).data
     assert (data.base_model, data.language, data.license) == ("acme/base", "en", None)
     assert write_card(copy, config, manifest) == copy / "README.md"
+
+
+def test_the_gate_and_an_acceptance_from_the_command_line(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = ("--model", str(copy))
+    assert call("gate", *model, "--by", "ana") == 2
+    assert "belong to --accept NAME" in capsys.readouterr().err
+    assert call("gate", *model) == 1
+    assert "nothing of this run ships" in " ".join(capsys.readouterr().out.split())
+    assert call("gate", *model, "--accept", "merged", "--by", "ana") == 2
+    names = [entry["name"] for entry in json.loads((copy / "gate.json").read_text())["artifacts"]]
+    codes = [call("gate", *model, "--accept", name, "--because", "it is a toy", "--by", "ana") for name in names]
+    assert codes == [1] * (len(names) - 1) + [0]
+    assert "accepted by ana" in (copy / "README.md").read_text()
+    assert "ana accepted it" in (copy / "report.html").read_text()
+    capsys.readouterr()
+    assert call("gate", *model, "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["accepted"]) == len(names)
+    assert call("without", "--rows", "no such file") == 2
