@@ -72,10 +72,10 @@ def scaled(layer: int) -> Change:
 
 
 def other_template(folder: Path, bench: Bench) -> None:
-    """A line end less after each turn, sealed anew: the folder agrees with itself, and not with training."""
+    """A space after each turn, sealed anew: the folder agrees with itself, and not with training."""
     path = folder / "chat_template.jinja"
-    text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace("\\n", "", 1) if "\\n" in text else " " + text, encoding="utf-8")
+    stop = json.loads((folder / "template.json").read_text(encoding="utf-8"))["stop"]["text"]
+    path.write_text(path.read_text(encoding="utf-8").replace(stop, stop + " "), encoding="utf-8")
     (folder / "template.json").unlink()
     seal(model.load_tokenizer(str(folder)), folder)
 
@@ -90,12 +90,14 @@ def dropped_stop(folder: Path, bench: Bench) -> None:
 
 def lost_token(folder: Path, bench: Bench) -> None:
     """The tokenizer has lost a token of the template, which is now spelled in pieces."""
-    path = folder / "tokenizer.json"
-    whole = json.loads(path.read_text(encoding="utf-8"))
-    template = bench.reference.texts[0]
-    lost = next(t["content"] for t in whole["added_tokens"] if t["content"] in template and t["content"] != "<|end|>")
+    path, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    whole, config = (json.loads(file.read_text(encoding="utf-8")) for file in (path, settings))
+    stop = json.loads((folder / "template.json").read_text(encoding="utf-8"))["stop"]["text"]
+    lost = next(t["content"] for t in whole["added_tokens"] if t["content"] in bench.reference.texts[0] and t["content"] != stop)
     whole["added_tokens"] = [t for t in whole["added_tokens"] if t["content"] != lost]
+    config["extra_special_tokens"] = [t for t in config.get("extra_special_tokens", []) if t != lost]  # or it would be added again
     path.write_text(json.dumps(whole), encoding="utf-8")
+    settings.write_text(json.dumps(config), encoding="utf-8")
 
 
 def merged_twice(folder: Path, bench: Bench) -> None:
