@@ -950,6 +950,25 @@ def sql(
             lines = []
 
 
+@app.command("trace")
+def trace_example(
+    example: str = typer.Argument(..., help="An example's id, the beginning of one, or words that stand in it."),
+    recipe: Path = RecipeOption, store: Path | None = StoreOption,
+    data: Path = typer.Option(Path("data"), "--data", help="Where exports are, to say which hold it."),
+    runs: Path = typer.Option(Path("runs"), "--runs", help="Where training runs are, to say which trained on it."),
+    as_json: bool = JsonOption,
+) -> None:  # fmt: skip
+    """Follow one example: its calls, cost, verdicts and reviewer, the exports that hold it, the runs that trained on it."""
+    from datagen.trace import lines, trace
+
+    found = trace(_existing_store(store or load_recipe(recipe).store_path()), example, data=data, runs=runs)
+    if as_json:
+        _print_json(found)
+        return
+    for line in lines(found):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 @app.command()
 def review(
     recipe: Path = RecipeOption, store: Path | None = StoreOption,

@@ -40,6 +40,11 @@ _SHAREGPT = (
     "list_transform(list_concat(prompt, completion), lambda m: {'from': CASE m.role WHEN 'user' THEN 'human' "
     "WHEN 'assistant' THEN 'gpt' ELSE m.role END, 'value': m.content}) AS conversations"
 )
+# What is known of each row's making, so that training can name it without the store; texts stay in the store, calls are named by id.
+_PROVENANCE = (
+    "SELECT id, split, topic, generator, item_id, parent, teacher, prompt_hash, round(cost_usd, 12) AS cost_usd, prompt_tokens, "
+    "completion_tokens, asked, verdicts, reviewer FROM lineage ORDER BY id"
+)
 _CHAT = [{"role": "VARCHAR", "content": "VARCHAR"}]
 
 
@@ -100,6 +105,7 @@ def export(
     write("sharegpt.jsonl", f"SELECT {_SHAREGPT}, id, split FROM ({sft}) ORDER BY id")
     if store.query("SELECT count(*) AS n FROM grounding")[0]["n"]:
         write("grounding.jsonl", "SELECT * FROM grounding ORDER BY id")
+    write("provenance.parquet", _PROVENANCE)
     for found in evaluation_sets:
         rows = json.dumps(_evaluation_rows(found, task, labels), ensure_ascii=False)
         structure = json.dumps([{"number": "BIGINT", "prompt": _CHAT, "completion": _CHAT, "id": "VARCHAR", "label": "VARCHAR"}])
@@ -224,6 +230,7 @@ def _evaluation_rows(found: EvaluationSet, task: Task, labels: Mapping[str, str]
 def _task(task: Task, labels: Mapping[str, str]) -> dict[str, Any]:
     return {
         "type": task.type,
+        "language": task.language,
         "system": task.system,
         "output": "text" if task.output_schema is None else "json",
         "output_schema": None if task.output_schema is None else dict(task.output_schema),

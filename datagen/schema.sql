@@ -187,7 +187,8 @@ CREATE OR REPLACE VIEW lineage AS
     asked AS (
         SELECT u.example_id, sum(c.prompt_tokens / s.sharers) AS prompt_tokens,
                sum(c.completion_tokens / s.sharers) AS completion_tokens, sum(c.cost_usd / s.sharers) AS cost_usd,
-               list({'role': c.role, 'model': c.model, 'prompt': c.prompt, 'call_id': c.id} ORDER BY c.created_at, c.id) AS asked
+               list({'role': c.role, 'model': c.model, 'prompt': c.prompt, 'call_id': c.id, 'cost_usd': round(c.cost_usd / s.sharers, 12)}
+                    ORDER BY c.created_at, c.id) AS asked
         FROM used u JOIN calls c ON c.id = u.call_id JOIN shares s ON s.call_id = u.call_id GROUP BY u.example_id),
     said AS (
         SELECT example_id, list({'by': decided_by, 'keep': keep, 'reason': reason} ORDER BY created_at, decided_by) AS verdicts,

@@ -31,7 +31,7 @@ FLOORS = {
             "diversity",
             "svg",
         },
-        {"compare", "generate", "curate", "export", "report", "coverage", "report_page", "card"},
+        {"compare", "generate", "curate", "export", "report", "coverage", "report_page", "card", "trace"},
         {"forecast", "progress", "batch", "ray_engine", "embed", "failures", "quota", "imported"},
         {"cli"},
         {"__main__"},
@@ -41,11 +41,13 @@ FLOORS = {
         {"config", "advice", "calibration", "processes", "sums"},
         {"hub"},
         {"dataset", "students"},
-        {"slices"},
+        {"slices", "verdicts"},
         {"template"},
         {"model", "proof", "memory", "ollama"},
         {"cpu", "evaluate", "gguf_file", "similarity", "merge", "retain", "watch", "report"},
-        {"artifacts"},
+        {"artifacts", "drift"},
+        {"gate", "provenance"},
+        {"card"},
         {"sft", "preference", "dpo", "kto", "quantize"},
         {"run"},
         {"predict", "curve", "dist"},
@@ -68,7 +70,7 @@ OWNERS = {
     "py3langid": {"datagen/filters/language.py"},
     "auto_round": {"train/gguf_file.py", "train/quantize.py"},  # the former for the numbers of K-quants
     "gguf": {"train/gguf_file.py"},
-    "huggingface_hub": {"train/hub.py", "train/model.py"},  # the latter for an error's class
+    "huggingface_hub": {"train/hub.py", "train/card.py", "train/model.py"},  # card: the Hub's metadata; model: an error's class
     "jinja2": {"datagen/prompts.py", "datagen/report_page.py", "train/report.py", "train/template.py"},
     "jsonschema_rs": {"datagen/json_schema.py", "train/metrics.py"},
     "orjson": {"datagen/direct.py", "datagen/store.py"},

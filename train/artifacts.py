@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from train import gguf_file, model, template
 from train.config import TrainConfig, near
 from train.errors import ModelError, TrainError
+from train.merge import trained
 from train.sums import QUANTIZED
 
 Kind = Literal["adapter", "merged", "gguf", "awq", "gptq"]
@@ -48,7 +49,7 @@ def place(run_dir: Path, name: str) -> Artifact:
     if name not in NAMES:
         raise ModelError(f"{name}: no artifact has this name{near(name, list(NAMES))}. Known: {', '.join(NAMES)}.")
     if name == "adapter":
-        return Artifact(name, "adapter", run_dir / ("dpo" if (run_dir / "dpo").is_dir() else "sft"))
+        return Artifact(name, "adapter", trained(run_dir) or run_dir / "sft")
     if name == "merged":
         return Artifact(name, "merged", run_dir / "merged")
     folder = run_dir / QUANTIZED / name

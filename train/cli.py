@@ -107,16 +107,18 @@ class Terminal:
 def run_all(
     recipe: Path | None = RecipeOption, student: str | None = StudentOption, data: Path | None = DataOption,
     run_dir: Path | None = OutOption, processes: int = ProcessesOption, as_json: bool = JsonOption,
-) -> None:  # fmt: skip
-    """Tune the student: SFT, then DPO or KTO, then merge, evaluation and report."""
+) -> int:  # fmt: skip
+    """Tune the student: SFT, then DPO or KTO, merge, quantize, gate, evaluation, card, report. Exits with 1 when something was held back."""
     _launch(processes)
     config = read_config(recipe, student=student, data=data)
     where = _run(config, run_dir)
     _show_evaluation(where, as_json)
+    code = _show_gate(where, as_json=None if as_json else False)
     if not as_json:
         files = "report.html to read, merged/ to use, failures.parquet for the next round of data"
         out.print(f"\nThe run is in {where}: {files}.", highlight=False)
         out.print(f"Next: python -m train predict --model {where} --input prompts.jsonl --output answers.jsonl", highlight=False)
+    return code
 
 
 @app.command()
@@ -153,6 +155,87 @@ def merge(run_dir: Path | None = RunOption, as_json: bool = JsonOption) -> None:
 
 
 @app.command()
+def gate(
+    run_dir: Path | None = RunOption,
+    name: str | None = typer.Option(None, "--accept", help="Ship this artifact though it did not pass; with --because and --by."),
+    because: str = typer.Option("", "--because", help="Why: kept in gate.json and on the card."),
+    by: str = typer.Option("", "--by", help="Who decides."),
+    as_json: bool = JsonOption,
+) -> int:
+    """Judge every artifact of a run against its adapter on the same rows; exits with 1 when something may not ship."""
+    if name is None and (because or by):
+        raise ConfigError("--because and --by belong to --accept NAME. Name the artifact.")
+    if name is None:
+        where = _existing(run_dir, ("gate", "card", "report"), again=True)
+    else:
+        from train.gate import accept
+        from train.run import find_run
+
+        accept(find_run(run_dir, RUNS), name, by=by, because=because, at=datetime.now(UTC).isoformat(timespec="seconds"))
+        where = _existing(run_dir, ("card", "report"), again=True)
+    return _show_gate(where, as_json)
+
+
+@app.command()
+def card(run_dir: Path | None = RunOption, as_json: bool = JsonOption) -> None:
+    """Write a run's provenance and model card again."""
+    where = _existing(run_dir, ("card",), again=True)
+    if as_json:
+        _print_json({"card": str(where / "README.md"), "provenance": str(where / "provenance.json")})
+    else:
+        out.print(f"{where / 'README.md'} and {where / 'provenance.json'} are written.", highlight=False)
+
+
+@app.command()
+def trace(
+    row: str | None = typer.Argument(None, help="A training row's id, the beginning of one, or words that stand in it."),
+    runs: Path = typer.Option(RUNS, "--runs", help="Where training runs are, or one run."),
+    as_json: bool = JsonOption,
+) -> None:
+    """Follow one training row: the runs that read it, its teacher calls, their cost, the reviewer. Without a row: check the files."""
+    from train import provenance
+
+    if row is None:
+        from train.run import find_run
+
+        where = find_run(runs if (runs / "run.json").is_file() else None, runs)
+        count = provenance.verify(where)
+        if as_json:
+            _print_json({"run": str(where), "files": count})
+        else:
+            out.print(f"{where}: {count} files of its artifacts and the record of its rows are what the run wrote.", highlight=False)
+        return
+    found = provenance.trace(row, runs)
+    if as_json:
+        _print_json([traced._asdict() for traced in found])
+        return
+    for line in provenance.tell(found):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def without(
+    topics: list[str] | None = typer.Option(None, "--topic", help="Leave out rows of this topic, and of those below it."),
+    generators: list[str] | None = typer.Option(None, "--generator", help="Leave out rows of this generator."),
+    teachers: list[str] | None = typer.Option(None, "--teacher", help="Leave out rows whose answer this model wrote."),
+    rows: Path | None = typer.Option(None, "--rows", help="Leave out the rows whose ids this file lists, one a line."),
+    recipe: Path | None = RecipeOption, student: str | None = StudentOption, data: Path | None = DataOption,
+    run_dir: Path | None = OutOption, as_json: bool = JsonOption,
+) -> int:  # fmt: skip
+    """Train again by the same recipe without some rows, as a new run."""
+    from train.config import Without
+    from train.dataset import read_ids
+
+    left = Without(topics=topics or [], generators=generators or [], teachers=teachers or [], rows=read_ids(rows) if rows else [])
+    if not left.named:
+        raise ConfigError("name what to leave out: --topic, --generator, --teacher or --rows FILE.")
+    config = read_config(recipe, student=student, data=data).model_copy(update={"without": left})
+    where = _run(config, run_dir)
+    _show_evaluation(where, as_json)
+    return _show_gate(where, as_json=None if as_json else False)
+
+
+@app.command()
 def quantize(
     run_dir: Path | None = RunOption,
     formats: list[str] | None = typer.Option(None, "--format", help="A form to make; the recipe's when not given. Repeat for several."),
@@ -170,21 +253,26 @@ def dist(
     run_dir: Path | None = RunOption,
     target: Path = typer.Option(Path("dist"), "--out", help="Where the folder <recipe name>/ is made."),
     as_json: bool = JsonOption,
-) -> None:
-    """Put a run's artifacts, scores, licence notes and checksums into one folder to deploy."""
+) -> int:
+    """Put what passed the gate, with scores, licence notes and checksums, into one folder; exits with 1 when something was held back."""
     from train.dist import build, size
     from train.model import quiet
     from train.run import config_of, find_run
+    from train.verdicts import read_gate, refused
 
     quiet()
     where = find_run(run_dir, RUNS)
     config = config_of(where)
     talk.print(f"{size(where) / 1e6:,.0f} MB are copied to {target / config.name}.", highlight=False)
     folder = build(where, config, target)
+    left = refused(read_gate(where))
     if as_json:
-        _print_json({"folder": str(folder)})
+        _print_json({"folder": str(folder), "held_back": left})
     else:
+        if left:
+            out.print(f"The gate held back {', '.join(left)}; `python -m train gate` says why.", highlight=False)
         out.print(f"{folder} is ready. Next: python -m train upload {folder} --repo owner/name --dry-run", highlight=False)
+    return 1 if left else 0
 
 
 @app.command()
@@ -436,6 +524,26 @@ def _show_evaluation(where: Path, as_json: bool) -> None:
     if not as_json:
         for said in json.loads((where / "analysis.json").read_text(encoding="utf-8"))["advice"]:
             out.print(said["sentence"], highlight=False)
+
+
+def _show_gate(where: Path, as_json: bool | None) -> int:
+    """Print a run's gate, unless `as_json` is None; the exit code: 1 when something of the run may not ship."""
+    from train.verdicts import read_gate, refused, summary, table
+
+    record = read_gate(where)
+    if as_json:
+        _print_json(record)
+    elif as_json is not None:
+        head, rows = table(record)
+        shown = Table(title=f"Gate: artifact - adapter, points with 95 % intervals; the bar is -{record['delta']:g}", title_justify="left")
+        for column in head:
+            shown.add_column(column)
+        for row in rows:
+            shown.add_row(*row)
+        out.print(shown)
+        for line in summary(record):
+            out.print(line, markup=False, highlight=False)
+    return 1 if refused(record) else 0
 
 
 def _print_measures(measures: list[dict[str, Any]], as_json: bool) -> None:

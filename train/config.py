@@ -142,6 +142,32 @@ class Evaluation(Section):
     embedding: str | None = None
 
 
+class Gate(Section):
+    """What an artifact must show before it ships: on the same held-out rows it is worse than its adapter by less than `delta`
+    percentage points, with 95 % confidence. `rows` bounds the domain's rows and the general ones, each; without it all count.
+    """
+
+    delta: float = Field(default=1.0, gt=0, le=100)
+    rows: int | None = Field(default=None, ge=1)
+
+
+class Without(Section):
+    """Training rows that are left out, by what is known of their making: an empty list leaves nothing out.
+
+    A topic stands for all below it ("cards" for "cards/lost"). `rows` are row ids.
+    """
+
+    topics: list[str] = Field(default_factory=list)
+    generators: list[str] = Field(default_factory=list)
+    teachers: list[str] = Field(default_factory=list)
+    rows: list[str] = Field(default_factory=list)
+
+    @property
+    def named(self) -> dict[str, list[str]]:
+        """What is left out, by kind, without the empty kinds."""
+        return {kind: values for kind, values in self.model_dump().items() if values}
+
+
 FORMATS = ("gguf-f16", "gguf-q8_0", "gguf-q4_k_m", "gguf-lora", "awq", "gptq")
 
 
@@ -183,6 +209,8 @@ class TrainConfig(Section):
     general: General | None = None
     evaluation: Evaluation = Evaluation()
     quantize: Quantize | None = Quantize()
+    gate: Gate = Gate()
+    without: Without | None = None
 
     @field_validator("sft", "dpo", "kto")
     @classmethod
@@ -306,5 +334,12 @@ def _explain(error: ValidationError, where: str) -> str:
 
 
 def _section_at(path: list[str]) -> type[Section]:
-    sections: dict[str, type[Section]] = {"lora": Lora, "general": General, "evaluation": Evaluation, "quantize": Quantize}
+    sections: dict[str, type[Section]] = {
+        "lora": Lora,
+        "general": General,
+        "evaluation": Evaluation,
+        "quantize": Quantize,
+        "gate": Gate,
+        "without": Without,
+    }
     return sections[path[0]] if path else TrainConfig

@@ -10,6 +10,7 @@ did not pass decontamination or whose teachers' terms were not settled.
 import hashlib
 import json
 import random
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -272,6 +273,67 @@ def read_general(path: Path) -> list[Row]:
             raise DataError(f'{path}:{number}: not {{"prompt": messages, "completion": text}}: {error!r}') from error
         rows.append(row)
     return rows
+
+
+def read_ids(path: Path) -> list[str]:
+    """Row ids of a file, one a line. Raises DataError for a file that cannot be read or lists none."""
+    try:
+        ids = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}. Give a file with a row id on each line.") from error
+    if not ids:
+        raise DataError(f"{path}: lists no row. Write a row id on each line; `python -m train trace TEXT` finds one.")
+    return ids
+
+
+def exclude(manifest: Manifest, without: Mapping[str, list[str]], folder: Path) -> Manifest:
+    """A copy of an export in `folder` without some rows to learn from; `without` names topics, generators, teachers and rows.
+
+    They leave every split but the test split, in which they show what the student has lost. The returned manifest keeps the sha256 of the
+    export that it is a part of. Raises DataError when nothing is left out, or nothing left, or the export does not know its teachers.
+    """
+    teachers = set(without.get("teachers", ()))
+    by: dict[str, str | None] = {}
+    if teachers:
+        if "provenance.parquet" not in manifest.files:
+            raise DataError(f"{manifest.directory}: does not say which teacher wrote which row: an older version exported it. {AGAIN}")
+        by = {row["id"]: row["teacher"] for row in _records(manifest.path("provenance.parquet"), ("id", "teacher"))}
+    topics, generators, ids = (tuple(without.get(name, ())) for name in ("topics", "generators", "rows"))
+
+    def out(row: Mapping[str, Any]) -> bool:
+        topic = str(row.get("topic"))
+        under = any(topic == name or topic.startswith(f"{name}/") for name in topics)
+        return under or row.get("generator") in generators or row["id"] in ids or by.get(row["id"]) in teachers
+
+    files: dict[str, dict[str, Any]] = {}
+    gone = kept = 0
+    for name in sorted(name for name in manifest.files if name.endswith(".parquet")):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not name.endswith(("/train.parquet", "/validation.parquet")):
+            shutil.copyfile(manifest.path(name), path)
+            files[name] = dict(manifest.files[name])
+            continue
+        table = pq.read_table(manifest.path(name))
+        stay = [not out(row) for row in table.to_pylist()]
+        if name.startswith("sft/") and name.endswith("/train.parquet"):
+            gone, kept = stay.count(False), stay.count(True)
+        pq.write_table(table.filter(pa.array(stay, pa.bool_())), path)
+        files[name] = {"rows": stay.count(True), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    named = "; ".join(f"{kind} {', '.join(values[:3])}{' ...' if len(values) > 3 else ''}" for kind, values in without.items() if values)
+    if not gone:
+        shutil.rmtree(folder)
+        raise DataError(
+            f"{manifest.directory}: no training row is of {named}. Look at `SELECT DISTINCT topic, generator, teacher FROM lineage`."
+        )
+    if not kept:
+        shutil.rmtree(folder)
+        raise DataError(
+            f"{manifest.directory}: all {gone} training rows are of {named}; nothing would be left to learn from. Leave out fewer."
+        )
+    raw = {**manifest.raw, "files": files, "without": {"left_out": gone, "of": manifest.sha256, "named": dict(without)}}
+    (folder / "manifest.json").write_text(json.dumps(raw, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return Manifest.read(folder)._replace(sha256=manifest.sha256)
 
 
 def mix(domain: list[Row], general: list[Row], share: float, seed: int) -> Mixture:

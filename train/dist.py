@@ -25,22 +25,36 @@ from train.errors import ConfigError, DataError, ModelError
 from train.merge import read_card
 from train.quantize import LORA_GGUF
 from train.sums import SUMS, files_of, verify, write_sums
+from train.verdicts import held_back
 
 # Files of a run that travel along where they are there: the card, scores, the gate's verdicts, where each row came from.
-PAPERS = ("README.md", "evaluation.json", "comparisons.json", "analysis.json", "gate.json", "provenance.json", "template_proof.json")
+PAPERS = (
+    "README.md",
+    "evaluation.json",
+    "comparisons.json",
+    "analysis.json",
+    "gate.json",
+    "provenance.json",
+    "provenance.parquet",
+    "template_proof.json",
+)
 MODELFILE_OF = ("gguf-q4_k_m", "gguf-q8_0", "gguf-f16")  # the first that is there is what Ollama runs
 
 
 def build(run_dir: Path, config: TrainConfig, out: Path) -> Path:
     """Copy a run's artifacts and papers into out/<name>/ and return it; it is whole or not there at all.
 
-    An older folder of the same name is replaced if it is as it was written. Raises ConfigError for too little disk or a folder that
-    was changed by hand, ModelError for a run that was not merged.
+    What the gate held back stays behind. An older folder of the same name is replaced if it is as it was written. Raises ConfigError for
+    too little disk or a folder that was changed by hand, ModelError for a run that was not merged, DataError for one whose merged model did
+    not pass the gate, or that did not go through it.
     """
-    found = artifacts.found(run_dir)
     card = read_card(run_dir / "merged")
     if not card:
         raise ModelError(f"{run_dir}: has no merged model to hand out. Merge first: `python -m train merge --model {run_dir}`.")
+    if why := held_back(run_dir, "merged"):
+        mend = f'`python -m train gate --model {run_dir} --accept merged --by NAME --because "..."` puts your own decision on record.'
+        raise DataError(f"{run_dir}: nothing of this run ships: {why}. {mend}")
+    found = [artifact for artifact in artifacts.found(run_dir) if held_back(run_dir, artifact.name) is None]
     target = out / config.name
     needed = size(run_dir)
     free = shutil.disk_usage(_existing(out)).free

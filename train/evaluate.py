@@ -79,7 +79,7 @@ class Written(NamedTuple):
     """An answer with what is known of its making: None where a system that was not timed gave it.
 
     `tokens` counts the stop token, if one came, and not the prompt. `logprob` is their mean log-probability in nats. `seconds` run
-    from the begin of the row's batch to its last token.
+    from the begin of the row's batch to its last token. `ids` are the answer's token ids without the stop token.
     """
 
     text: str
@@ -87,6 +87,7 @@ class Written(NamedTuple):
     prompt_tokens: int | None = None
     logprob: float | None = None
     seconds: float | None = None
+    ids: tuple[int, ...] | None = None
 
 
 class Decoded(NamedTuple):
@@ -158,7 +159,9 @@ def write(
             start += len(batch)
             for i, row in zip(batch, new, strict=True):
                 text = str(tokenizer.decode(row.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-                answers[i] = Written(text, len(row.logprobs), len(ids[i]), sum(row.logprobs) / len(row.logprobs), row.seconds)
+                answers[i] = Written(
+                    text, len(row.logprobs), len(ids[i]), sum(row.logprobs) / len(row.logprobs), row.seconds, tuple(row.ids)
+                )
             if report:
                 report(start)
     finally:
@@ -216,7 +219,7 @@ def _greedy(model: Any, prompts: list[list[int]], stops: list[int], max_new_toke
     """Greedy decoding of one batch of token ids."""
     begin = time.monotonic()
     device = next(model.parameters()).device
-    shared = _common_prefix(prompts)
+    shared = shared_prefix(prompts)
     rests = [prompt[shared:] for prompt in prompts]
     width = max(map(len, rests))
     tokens = torch.tensor([[0] * (width - len(rest)) + rest for rest in rests], device=device)
@@ -304,7 +307,7 @@ def _greedy_by_library(model: Any, prompts: list[list[int]], stops: list[int], m
     return decoded
 
 
-def _common_prefix(rows: list[list[int]]) -> int:
+def shared_prefix(rows: list[list[int]]) -> int:
     """How many tokens all rows begin with, leaving each at least one of its own."""
     if len(rows) == 1:
         return 0

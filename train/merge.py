@@ -40,10 +40,9 @@ def merge_run(config: TrainConfig, manifest: Manifest, run_dir: Path) -> dict[st
     Raises ModelError when there is nothing to merge or the merged model answers differently.
     """
     started = time.monotonic()
-    stage = next((s for s in ("dpo", "kto", "sft") if (run_dir / s).is_dir()), None)
-    if stage is None:
+    source = trained(run_dir)
+    if source is None:
         raise ModelError(f"{run_dir}: has neither dpo/, kto/ nor sft/ to merge. Train first: `python -m train run`.")
-    source = run_dir / stage
     prompts = probes(manifest)
     trial: dict[str, Any] = {}
     if (source / "adapter_config.json").is_file():
@@ -58,11 +57,11 @@ def merge_run(config: TrainConfig, manifest: Manifest, run_dir: Path) -> dict[st
     net.save_pretrained(str(fresh))
     tokenizer.save_pretrained(str(fresh))
     template.seal(tokenizer, fresh)
-    write_json(fresh / "retort.json", card(config, manifest, stage, tokenizer))
+    write_json(fresh / "retort.json", card(config, manifest, source.name, tokenizer))
     shutil.rmtree(run_dir / "merged", ignore_errors=True)
     fresh.rename(run_dir / "merged")
     return {
-        "from": stage,
+        "from": source.name,
         "dtype": str(net.dtype).removeprefix("torch."),
         "max_logit_difference": drift["absolute"],
         "relative_logit_difference": drift["relative"],
@@ -70,6 +69,11 @@ def merge_run(config: TrainConfig, manifest: Manifest, run_dir: Path) -> dict[st
         **({"bases": trial} if trial else {}),
         "seconds": round(time.monotonic() - started, 1),
     }
+
+
+def trained(run_dir: Path) -> Path | None:
+    """The folder that the last stage of training left; None in a run without any."""
+    return next((run_dir / stage for stage in ("dpo", "kto", "sft") if (run_dir / stage).is_dir()), None)
 
 
 class Merged(NamedTuple):

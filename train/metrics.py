@@ -675,6 +675,55 @@ def newcombe(both: int, only_a: int, only_b: int, neither: int) -> tuple[float, 
     return b - a - max(low, 0.0) ** 0.5, b - a + max(high, 0.0) ** 0.5
 
 
+def tango(only_a: int, only_b: int, n: int) -> tuple[float, float]:
+    """Score interval for b - a of paired proportions (Tango 1998): all differences that a score test of them does not reject.
+
+    It has a width where no row differs, z^2 / (n + z^2) to each side, which is Wilson's bound for "none of n": a resampling interval is a
+    point there. Of those for paired shares it is the one that is right for showing that nothing got worse (Liu et al. 2002).
+    """
+    z = float(norm.ppf((1 + CONFIDENCE) / 2))
+    found = (only_b - only_a) / n
+
+    def distance(difference: float) -> float:
+        """The score, with the variance at the most likely shares that have this difference."""
+        linear = (2 * n - only_b + only_a) * difference - only_b - only_a
+        rest = -only_a * difference * (1 - difference)
+        share = (float(np.sqrt(max(linear**2 - 8 * n * rest, 0.0))) - linear) / (4 * n)
+        variance = n * (2 * share + difference * (1 - difference))
+        return (only_b - only_a - n * difference) / float(np.sqrt(variance)) if variance > 0 else float("inf") * (found - difference)
+
+    def bound(end: float) -> float:
+        inside, outside = found, end
+        for _ in range(60):
+            middle = (inside + outside) / 2
+            inside, outside = (middle, outside) if abs(distance(middle)) <= z else (inside, middle)
+        return inside
+
+    return bound(-1.0), bound(1.0)
+
+
+def rows_to_show(only_a: int, only_b: int, n: int, margin: float) -> int | None:
+    """How many rows it would take for tango's lower bound of b - a to be above -margin, if rows went on to differ as these `n` do.
+
+    None where no number would do: the difference itself is not above -margin.
+    """
+    if (only_b - only_a) / n <= -margin:
+        return None
+
+    def shown(rows: int) -> bool:
+        return tango(round(only_a * rows / n), round(only_b * rows / n), rows)[0] > -margin
+
+    low, high = 1, n
+    while not shown(high):
+        low, high = high, 2 * high
+        if high > 10**9:
+            return None
+    while high - low > max(1, high // 200):
+        middle = (low + high) // 2
+        low, high = (low, middle) if shown(middle) else (middle, high)
+    return high
+
+
 @lru_cache(maxsize=512)
 def detectable(n: int, discordant: int) -> float | None:
     """The smallest difference of paired shares that McNemar's exact test shows with POWER on `n` rows, as a fraction.

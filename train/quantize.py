@@ -27,6 +27,7 @@ from train.artifacts import GGUF_NAME
 from train.config import FORMATS, TrainConfig, near
 from train.dataset import Manifest, Row, read_rows
 from train.errors import ConfigError, ModelError
+from train.merge import trained
 from train.sums import FACTS, QUANTIZED, changed, file_sha256, read_facts
 from train.watch import Progress, write_json
 
@@ -166,8 +167,8 @@ def _gguf(form: gguf_file.Form) -> Callable[[TrainConfig, Material, Path], dict[
 
 def _gguf_lora(config: TrainConfig, material: Material, folder: Path) -> dict[str, Any]:
     run_dir = material.merged.parent
-    adapter = next((run_dir / stage for stage in ("dpo", "sft") if (run_dir / stage / "adapter_config.json").is_file()), None)
-    if adapter is None:
+    adapter = trained(run_dir)
+    if adapter is None or not (adapter / "adapter_config.json").is_file():
         raise ModelError(f"{run_dir}: has no LoRA adapter, as all weights were trained. Take {LORA_GGUF} out of train.quantize.formats.")
     return {**gguf_file.write_adapter(adapter, material.merged, folder / "adapter.gguf"), "base": config.student}
 

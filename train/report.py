@@ -26,6 +26,8 @@ from matplotlib.figure import Figure
 from train.advice import advice, verdict
 from train.errors import DataError
 from train.metrics import BAD_BEHAVIOURS, GLOSSARY, wilson
+from train.verdicts import summary as gate_summary
+from train.verdicts import table as gate_table
 from train.watch import read_history
 
 MODELS = ("base", "few_shot", "teacher", "sft", "dpo", "kto", "merged")
@@ -59,6 +61,7 @@ SECTIONS = (
     ("data", "Data"),
     ("training", "Training"),
     ("evaluation", "Evaluation"),
+    ("gate", "Gate"),
     ("labels", "Labels"),
     ("weak", "Weak spots"),
     ("confidence", "Confidence"),
@@ -87,6 +90,7 @@ class Run(NamedTuple):
     analysis: dict[str, Any]
     judgements: list[dict[str, Any]]
     curve: dict[str, Any] | None
+    gate: dict[str, Any] | None = None
 
     @property
     def sets(self) -> list[str]:
@@ -147,6 +151,7 @@ def write_report(run_dir: Path) -> Path:
         pace_plot=_pace_plot(run.history),
         evaluation=_evaluation(run),
         glossary=[(n, g) for n, g in GLOSSARY.items() if any(m["metric"] == n for m in run.measures)],
+        gate=_gate(run),
         labels=_labels(run),
         weak=_weak(run),
         confidence=_confidence(run),
@@ -198,6 +203,7 @@ def read_run(run_dir: Path) -> Run:
         analysis=_read(run_dir / "analysis.json") or {},
         judgements=[{**_read(path), "folder": path.parent.name} for path in sorted((run_dir / "answers").glob("*/judged.*.json"))],
         curve=_curve_of(run_dir, record),
+        gate=_read(run_dir / "gate.json"),
     )
 
 
@@ -608,6 +614,16 @@ def _cost(run: Run) -> list[tuple[str, str, str]]:
     teacher = cost["teacher"]
     lines = [*((s["model"], s["usd"], s["why"]) for s in cost["students"]), (teacher["model"] or "teacher", teacher["usd"], teacher["why"])]
     return [(name, "not known" if usd is None else f"{usd:,.4f}" if usd < 1 else f"{usd:,.2f}", why) for name, usd, why in lines]
+
+
+def _gate(run: Run) -> dict[str, Any] | None:
+    """The gate's table with what it says of artifacts that did not pass."""
+    if not run.gate:
+        return None
+    head, rows = gate_table(run.gate)
+    sizes = "; ".join(f"{side}: {', '.join(f'{n:,} of {name}' for name, n in sets.items())}" for side, sets in run.gate["rows"].items())
+    title = f"Artifact - adapter in percentage points with 95 % intervals, the metric that looks worst; the bar is -{run.gate['delta']:g}"
+    return {"title": title, "head": head, "rows": rows, "sizes": sizes, "said": gate_summary(run.gate)}
 
 
 def _labels(run: Run) -> list[dict[str, Any]]:

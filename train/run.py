@@ -1,4 +1,5 @@
-"""The story of a training run: SFT, then DPO (or KTO, where there are no pairs), then merge and quantize, then evaluation and report.
+"""The story of a training run: SFT, then DPO (or KTO, where there are no pairs), then merge, quantize and the gate, then evaluation, the
+model card and the report.
 
     run_dir = run(config, now=datetime.now(UTC), progress=Silent())
 
@@ -24,11 +25,11 @@ from safetensors import SafetensorError
 
 from train import processes
 from train.config import TrainConfig
-from train.dataset import Manifest, enough_judged
+from train.dataset import Manifest, enough_judged, exclude
 from train.errors import ConfigError, DataError, TemplateError, TrainError
 from train.watch import Progress, write_json
 
-STAGES = ("sft", "dpo", "kto", "merge", "quantize", "evaluate", "report")
+STAGES = ("sft", "dpo", "kto", "merge", "quantize", "gate", "evaluate", "card", "report")
 TRAINING = ("sft", "dpo", "kto")  # what several processes do together
 LIBRARIES = ["torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "tokenizers"]
 DISK = 500_000_000
@@ -134,6 +135,14 @@ def _stages(
     before: Path | None,
     progress: Progress,
 ) -> Path:
+    if config.without is not None and config.without.named:
+        named = config.without.named
+        try:
+            manifest = processes.agree(lambda: exclude(manifest, named, run_dir / "data"))
+        except DataError:
+            if {path.name for path in run_dir.iterdir()} <= {"run.json", ".lock"}:
+                discard(run_dir, config.out, before)
+            raise
     for stage in stages:
         if stage not in TRAINING and processes.count() > 1:
             follows = not processes.first()
@@ -204,6 +213,18 @@ def perform(stage: str, config: TrainConfig, manifest: Manifest, run_dir: Path, 
         from train.quantize import quantize_run
 
         return quantize_run(config, manifest, run_dir, progress=progress)
+    if stage == "gate":
+        from train.gate import gate_run
+        from train.verdicts import refused
+
+        judged = gate_run(run_dir, config, manifest, progress=progress)
+        return {"judged": [entry["name"] for entry in judged["artifacts"]], "not_shipped": refused(judged)}
+    if stage == "card":
+        from train.card import write_card
+        from train.provenance import trace_run
+
+        digest = trace_run(run_dir, config, manifest)
+        return {"path": str(write_card(run_dir, config, manifest)), "provenance_sha256": digest}
     if stage == "evaluate":
         from train.evaluate import evaluate_run
 
@@ -280,8 +301,11 @@ def resumable(config: TrainConfig, manifest: Manifest) -> Path | None:
 
 
 def fingerprint(config: TrainConfig) -> str:
-    """Hash what decides the result: not where it is written, nor in which further forms, nor what the machine costs."""
-    values = config.model_dump(mode="json", exclude={"out": True, "data": True, "quantize": True, "evaluation": {"usd_per_hour"}})
+    """Hash what decides the result: not where it is written, in which further forms, what those must show, nor what the machine costs."""
+    apart: dict[str, Any] = {"out": True, "data": True, "quantize": True, "gate": True, "evaluation": {"usd_per_hour"}}
+    values = config.model_dump(mode="json", exclude=apart)
+    if values["without"] is None:
+        del values["without"]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

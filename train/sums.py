@@ -79,3 +79,10 @@ def _read_sums(path: Path) -> dict[str, str]:
             raise DataError(f"{path}:{number}: not a checksum and a file's name: {line[:80]}. Make the folder again.")
         found[name] = sha256
     return found
+
+
+def hashes(path: Path) -> dict[str, str]:
+    """The sha256 of a file, or of every file in a folder, by name; empty where there is nothing."""
+    if path.is_file():
+        return {path.name: file_sha256(path)}
+    return {file.relative_to(path).as_posix(): file_sha256(file) for file in files_of(path)} if path.is_dir() else {}

@@ -156,6 +156,28 @@ def _write_export(folder: Path, *, train: int = 48, held_out: int = 8, **manifes
     files["evaluation/real.parquet"] = [
         {"prompt": row["prompt"], "completion": None, "id": row["id"], "label": row["label"]} for row in _toy_rows(4, "e")
     ]
+    files["provenance.parquet"] = [
+        {
+            "id": row["id"],
+            "split": split,
+            "topic": row["topic"],
+            "generator": row["generator"],
+            "item_id": f"{row['id']}:topic:0",
+            "parent": "parent" if i == 0 else None,
+            "teacher": "offline/toy" if i % 2 else "offline/other",
+            "prompt_hash": "answer@3f2a91c4",
+            "cost_usd": 0.25,
+            "prompt_tokens": 10.0,
+            "completion_tokens": 5.0,
+            "asked": [
+                {"role": "teacher", "model": "offline/toy", "prompt": "answer@3f2a91c4", "call_id": f"call-{row['id']}", "cost_usd": 0.25}
+            ],
+            "verdicts": [{"by": "filter:length", "keep": True, "reason": None}, {"by": "human:ana", "keep": True, "reason": "good"}],
+            "reviewer": "human:ana",
+        }
+        for split, count in (("train", train), ("validation", held_out), ("test", held_out))
+        for i, row in enumerate(_toy_rows(count, split[0]))
+    ]
     entries = {}
     for name, rows in files.items():
         path = folder / name
@@ -206,6 +228,8 @@ def make_config(student: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
             "sft": {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "max_steps": 6, "learning_rate": 0.01},
             "dpo": {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "max_steps": 4, "learning_rate": 1e-4},
             "evaluation": {"validation_rows": 4, "test_rows": 4, "points": 2, "max_new_tokens": 12, "batch_size": 8},
+            # of so few rows no percentage point can be seen
+            "gate": {"delta": 40, "rows": 20},
             "quantize": None,
         }
         return TrainConfig.model_validate({**values, **settings})

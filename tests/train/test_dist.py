@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from train import dist, hub, quantize, sums
+from train import dist, gate, hub, quantize, sums
 from train.config import with_formats
 from train.errors import ConfigError, DataError, ModelError, TrainError
 from train.watch import Silent
@@ -22,9 +22,12 @@ from train.watch import Silent
 @pytest.fixture(scope="module")
 def made(finish: Callable[..., Any], student: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A run with two forms, a card and scores."""
-    done = finish(tmp_path_factory.mktemp("dist"), student)
+    done = finish(tmp_path_factory.mktemp("dist"), student, gate={"rows": 10})
     config = with_formats(done.config, ["gguf-q8_0", "gguf-lora"])
     quantize.quantize_run(config, done.manifest, done.run_dir, progress=Silent())
+    gate.gate_run(done.run_dir, config, done.manifest)
+    for name in ("merged", "gguf-q8_0"):  # what can nothing cannot show that it lost nothing
+        gate.accept(done.run_dir, name, by="ana", because="a toy", at="2026-01-02T03:04:05+00:00")
     (done.run_dir / "evaluation.json").write_text("[]")
     (done.run_dir / "README.md").write_text("# toy\n")
     (done.run_dir / "sft/checkpoint-3").mkdir()
@@ -244,3 +247,19 @@ def test_an_upload_is_one_commit_of_every_file_into_a_private_repository(server:
     assert len(commits) == 1
     sent = {json.loads(line)["value"]["path"] for line in commits[0].splitlines()[1:]}
     assert sent == {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_the_gate_held_back_stays_behind(made: Any, tmp_path: Path) -> None:
+    run_dir = Path(shutil.copytree(made.run_dir, tmp_path / "run"))
+    record = json.loads((run_dir / "gate.json").read_text())
+    decisions = record["accepted"]
+    (run_dir / "gate.json").write_text(json.dumps({**record, "accepted": [d for d in decisions if d["artifact"] == "merged"]}))
+    folder = dist.build(run_dir, made.config, tmp_path / "dist")
+    assert (folder / "merged").is_dir()
+    assert not (folder / "gguf/toy-q8_0.gguf").exists()
+    (run_dir / "gate.json").write_text(json.dumps({**record, "accepted": []}))
+    with pytest.raises(DataError, match="nothing of this run ships: merged undecided"):
+        dist.build(run_dir, made.config, tmp_path / "dist")
+    (run_dir / "gate.json").unlink()
+    with pytest.raises(DataError, match="no artifact of this run was judged"):
+        dist.build(run_dir, made.config, tmp_path / "dist")

@@ -171,10 +171,10 @@ def test_equal_prompts_get_equal_answers(tokenizer: Any) -> None:
 
 
 def test_the_common_beginning_leaves_each_row_a_token() -> None:
-    assert evaluate._common_prefix([[1, 2, 3], [1, 2, 4, 5]]) == 2
-    assert evaluate._common_prefix([[1, 2], [1, 2, 3]]) == 1
-    assert evaluate._common_prefix([[1], [2]]) == 0
-    assert evaluate._common_prefix([[1, 2, 3]]) == 0
+    assert evaluate.shared_prefix([[1, 2, 3], [1, 2, 4, 5]]) == 2
+    assert evaluate.shared_prefix([[1, 2], [1, 2, 3]]) == 1
+    assert evaluate.shared_prefix([[1], [2]]) == 0
+    assert evaluate.shared_prefix([[1, 2, 3]]) == 0
 
 
 def test_task_score_is_macro_f1_for_labels(tokenizer: Any) -> None:

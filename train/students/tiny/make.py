@@ -23,7 +23,9 @@ def main() -> None:
     """Read the options and make the student."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the model files")
-    parser.add_argument("--general", type=Path, default=HERE.parents[1] / "general", help="folder of train.jsonl and probe.jsonl")
+    parser.add_argument(
+        "--general", type=Path, default=HERE.parents[1] / "general", help="folder of train.jsonl, probe.jsonl and gate.jsonl"
+    )
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--batch-tokens", type=int, default=32_768)
@@ -42,8 +44,10 @@ def main() -> None:
     probe_rows = skills.general_rows(options.seed, "probe", 8)
     held_out = frozenset(r["prompt"][-1]["content"] for r in probe_rows)
     train_rows = skills.general_rows(options.seed, "train", 160, held_out)
+    seen = held_out | {r["prompt"][-1]["content"] for r in train_rows}
+    gate_rows = skills.general_rows(options.seed, "gate", 32, seen)  # what an artifact is held against its adapter on, with the probe
     options.general.mkdir(parents=True, exist_ok=True)
-    for name, rows in (("train", train_rows), ("probe", probe_rows)):
+    for name, rows in (("train", train_rows), ("probe", probe_rows), ("gate", gate_rows)):
         (options.general / f"{name}.jsonl").write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
     model = pretrain.new_model(options.seed).to(device)  # type: ignore[arg-type]
     parameters = sum(p.numel() for p in model.parameters())
