@@ -4,7 +4,8 @@ TrainError
 |-- ConfigError    a recipe or an option is wrong: says file, field, value
 |-- DataError      the exported data is missing, changed since its manifest, or not fit to train on
 |-- TemplateError  the chat template would train something else than inference generates
-`-- ModelError     a student cannot be loaded
+|-- ModelError     a student cannot be loaded
+`-- ServingError   an endpoint cannot start, or its log cannot be used
 """
 
 from collections.abc import Mapping
@@ -33,3 +34,7 @@ class TemplateError(TrainError):
 
 class ModelError(TrainError):
     """A student cannot be loaded."""
+
+
+class ServingError(TrainError):
+    """An endpoint cannot start, or its log cannot be used."""
