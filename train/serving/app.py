@@ -16,7 +16,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +36,7 @@ FLUSH_S = 2.0
 BODY_BYTES = 4 << 20
 KEY = "RETORT_API_KEY"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = logging.getLogger(__name__)
 
 
@@ -68,41 +69,50 @@ class Server:
 
     def application(self) -> web.Application:
         """The routes with what surrounds each: key, errors in OpenAI's shape."""
-        app = web.Application(client_max_size=BODY_BYTES, middlewares=[self._around])
-        app.add_routes(
-            [
-                web.get("/health", self.health),
-                web.get("/v1/models", self.models),
-                web.get("/v1/models/{name:.+}", self.one_model),
-                web.post("/v1/chat/completions", self.chat),
-                web.post("/v1/load_lora_adapter", self.load),
-                web.post("/v1/unload_lora_adapter", self.unload),
-                web.post("/v1/feedback", self.feedback),
-            ]
-        )
+        app = web.Application(client_max_size=BODY_BYTES)
+        routes: dict[str, tuple[str, Handler]] = {
+            "/health": ("GET", self.health),
+            "/v1/models": ("GET", self.models),
+            "/v1/models/{name:.+}": ("GET", self.one_model),
+            "/v1/chat/completions": ("POST", self.chat),
+            "/v1/load_lora_adapter": ("POST", self.load),
+            "/v1/unload_lora_adapter": ("POST", self.unload),
+            "/v1/feedback": ("POST", self.feedback),
+        }
+        for path, (method, handler) in routes.items():
+            app.router.add_route(method, path, self._around(handler))
+            app.router.add_route("*", path, self._around(self._not_that_way))
+        app.router.add_route("*", "/{path:.*}", self._around(self._nowhere))
         return app
 
-    @web.middleware
-    async def _around(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
-        try:
-            if request.path != "/health":
-                self._check_key(request)
-            response: web.StreamResponse = await handler(request)
-            return response
-        except Refusal as error:
-            headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
-            return web.json_response(error.body, status=error.status, headers=headers)
-        except web.HTTPException as error:
-            words = {404: "there is no such path", 405: f"{request.method} is not for this path", 413: f"more than {BODY_BYTES} bytes"}
-            refusal = Refusal(error.status, f"{request.method} {request.path}: {words.get(error.status, error.reason)}.")
-            allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-            return web.json_response(refusal.body, status=error.status, headers=allow)
-        except (asyncio.CancelledError, ConnectionError):
-            raise
-        except Exception as error:
-            log.exception("a request failed")
-            refusal = Refusal(500, f"The server failed: {type(error).__name__}.", kind="server_error")
-            return web.json_response(refusal.body, status=500)
+    def _around(self, handler: Handler) -> Handler:
+        """A route with its key asked for and its errors in OpenAI's shape. Not a middleware: aiohttp would keep those until the process
+        ends, and DuckDB then prints that it was not freed."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            try:
+                if request.path != "/health":
+                    self._check_key(request)
+                return await handler(request)
+            except Refusal as error:
+                headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
+                return web.json_response(error.body, status=error.status, headers=headers)
+            except web.HTTPRequestEntityTooLarge:
+                return web.json_response(Refusal(413, f"The body has more than {BODY_BYTES:,} bytes.").body, status=413)
+            except (asyncio.CancelledError, ConnectionError):
+                raise
+            except Exception as error:
+                log.exception("a request failed")
+                refusal = Refusal(500, f"The server failed: {type(error).__name__}.", kind="server_error")
+                return web.json_response(refusal.body, status=500)
+
+        return answer
+
+    async def _nowhere(self, request: web.Request) -> web.StreamResponse:
+        raise Refusal(404, f"{request.method} {request.path}: there is no such path.")
+
+    async def _not_that_way(self, request: web.Request) -> web.StreamResponse:
+        raise Refusal(405, f"{request.method} {request.path}: another method is wanted.")
 
     def _check_key(self, request: web.Request) -> None:
         if self.settings.api_key is None:
@@ -225,7 +235,7 @@ class Server:
         if room < 1 or (wanted or 1) > room:
             asks = f", and {wanted} more are asked for" if wanted and room >= 1 else ""
             raise Refusal(
-                400, f"messages: the prompt has {prompt} tokens{asks}; this model's context is {self.engine.context}. Shorten it.",
+                400, f"messages: the prompt has {prompt} tokens{asks}; this model's maximum context length is {self.engine.context} tokens. Shorten it.",
                 param="messages", code="context_length_exceeded",
             )  # fmt: skip
         return wanted or min(room, arm.max_new_tokens)

@@ -443,6 +443,8 @@ class Engine:
             for path, layer in list(self.model.named_modules()):
                 if isinstance(layer, LoraLayer):
                     self.model.set_submodule(path, layer.get_base_layer())
+            with suppress(AttributeError):
+                del self.model.peft_config
             return
         if key not in self.model.peft_config:
             return
