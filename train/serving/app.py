@@ -118,7 +118,8 @@ class Server:
         if self.settings.api_key is None:
             return
         given = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
-        if not hmac.compare_digest(given.encode(), self.settings.api_key.encode()):
+        theirs, ours = (key.encode(errors="surrogateescape") for key in (given, self.settings.api_key))
+        if not hmac.compare_digest(theirs, ours):
             said = "is not this server's" if given else "is missing: set Authorization: Bearer KEY"
             raise Refusal(401, f"The API key {said}.", kind="authentication_error", code="invalid_api_key")
 
@@ -235,7 +236,7 @@ class Server:
         if room < 1 or (wanted or 1) > room:
             asks = f", and {wanted} more are asked for" if wanted and room >= 1 else ""
             raise Refusal(
-                400, f"messages: the prompt has {prompt} tokens{asks}; this model's maximum context length is {self.engine.context} tokens. Shorten it.",
+                400, f"messages: the prompt has {prompt} tokens{asks}; the model's maximum context length is {self.engine.context} tokens.",
                 param="messages", code="context_length_exceeded",
             )  # fmt: skip
         return wanted or min(room, arm.max_new_tokens)

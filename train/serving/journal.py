@@ -214,8 +214,8 @@ def _connected(path: Path, wait_s: float, *, read_only: bool = False) -> Iterato
         try:
             con = duckdb.connect(str(path), read_only=read_only)
             break
-        except duckdb.IOException as error:
-            if "lock" not in str(error).lower():
+        except (duckdb.IOException, duckdb.ConnectionException) as error:  # the latter: this process holds it, to write
+            if not any(word in str(error).lower() for word in ("lock", "different configuration")):
                 raise ServingError(f"{path}: cannot be opened: {error}") from error
             if time.monotonic() >= deadline:
                 raise _Busy(f"{path}: another program holds it open. Close that program; nothing is lost.") from error

@@ -114,8 +114,8 @@ USER = [{"role": "user", "content": "What is snow?"}]
         ({"model": "one", "messages": [*USER, {"role": "assistant", "content": "x"}]}, 400, "messages", "must be the user's"),
         ({"model": "one", "messages": USER, "temperature": 3}, 400, "temperature", "less than or equal to 2 (found 3)"),
         ({"model": "one", "messages": USER, "max_tokens": 0}, 400, "max_tokens", "greater than or equal to 1"),
-        ({"model": "one", "messages": USER, "max_tokens": 900}, 400, "messages", "900 more are asked for; this model's maximum context length is 256"),
-        ({"model": "one", "messages": [{"role": "user", "content": "a b " * 300}]}, 400, "messages", "this model's maximum context length is 256"),
+        ({"model": "one", "messages": USER, "max_tokens": 900}, 400, "messages", "900 more are asked for; the model's maximum context length is 256"),
+        ({"model": "one", "messages": [{"role": "user", "content": "a b " * 300}]}, 400, "messages", "the model's maximum context length is 256"),
         ({"model": "one", "messages": USER, "n": 2}, 400, "n", "not supported here (found 2). Leave it out, or set 1."),
         ({"model": "one", "messages": USER, "tools": [{"type": "function"}]}, 400, "tools", "not supported here"),
         ({"model": "one", "messages": USER, "stop": [""]}, 400, "stop", "not empty"),
@@ -308,7 +308,7 @@ def test_what_cannot_be_served_is_told_before_anything_is_loaded(
     target = find_target(str(deployed))
 
     def start(**settings: Any) -> None:
-        run_server(target, Settings(log=tmp_path / "a.duckdb", **{"port": 0, **settings}), say=print)
+        run_server(target, Settings(**{"log": tmp_path / "a.duckdb", "port": 0, **settings}), say=print)
 
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ServingError, match="this port is in use. Choose another"):
         start(port=taken.getsockname()[1])
@@ -320,7 +320,7 @@ def test_what_cannot_be_served_is_told_before_anything_is_loaded(
     with pytest.raises(ServingError, match="cannot be taken"):
         start(host="no.such.host.invalid")
     (tmp_path / "text.duckdb").write_text("hello, this is no database")
-    with pytest.raises(ServingError, match="not a DuckDB file"):
+    with pytest.raises(ServingError, match="not a valid DuckDB database"):
         start(log=tmp_path / "text.duckdb")
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -339,6 +339,18 @@ def test_what_cannot_be_served_is_told_before_anything_is_loaded(
         with_adapters(str(deployed), [f"other={other}"], settings)
 
 
+def test_stopping_answers_what_is_in_flight(serve: Callable[..., Any], tmp_path: Path) -> None:
+    with serve(tmp_path / "serving.duckdb", batch_size=4) as running, ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(running.chat, "What is snow?", max_tokens=100) for _ in range(8)]
+        health = running.url.removesuffix("/v1") + "/health"
+        while (state := httpx.get(health).json())["running"] + state["waiting"] + state["answered"] < 8:
+            time.sleep(0.005)
+        running.stop()
+        assert [future.result().json()["usage"]["completion_tokens"] for future in asked] == [100] * 8
+    assert len(rows_of(running.log)) == 8
+
+
+@pytest.mark.slow
 def test_ctrl_c_answers_what_is_in_flight_and_ends_within_seconds(deployed: Path, tmp_path: Path) -> None:
     log = tmp_path / "serving.duckdb"
     command = [sys.executable, "-m", "train", "serve", "--model", str(deployed), "--port", "0", "--log", str(log)]
@@ -351,7 +363,8 @@ def test_ctrl_c_answers_what_is_in_flight_and_ends_within_seconds(deployed: Path
     with ThreadPoolExecutor(8) as pool:
         body = {"model": "retort", "messages": USER, "max_tokens": 150}
         asked = [pool.submit(httpx.post, url + "/chat/completions", json=body, timeout=60) for _ in range(8)]
-        while httpx.get(url.removesuffix("/v1") + "/health").json()["running"] < 8:
+        health = url.removesuffix("/v1") + "/health"
+        while (state := httpx.get(health).json())["running"] + state["waiting"] + state["answered"] < 8:
             time.sleep(0.005)
         process.send_signal(2)
         began = time.monotonic()
@@ -359,6 +372,7 @@ def test_ctrl_c_answers_what_is_in_flight_and_ends_within_seconds(deployed: Path
     assert process.wait(20) == 0
     assert time.monotonic() - began < 10
     reader.join()
+    process.stderr.close()
     assert "8 answers are in" in "".join(said) and "leaked" not in "".join(said) and "Traceback" not in "".join(said)
     assert len(rows_of(log)) == 8
 
