@@ -99,3 +99,22 @@ def test_a_broken_adapter_is_told(config: str, words: str, tmp_path: Path) -> No
     (tmp_path / "adapter_config.json").write_text(config)
     with pytest.raises(ModelError, match=words):
         find_target(str(tmp_path))
+
+
+def test_a_run_offers_its_adapters_or_its_merged_model(deployed: Path, student: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs/x"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text(json.dumps({"config": {"name": "toy", "student": str(student), "method": "qlora"}}))
+    with pytest.raises(ModelError, match="neither adapters .* nor a merged model yet. Run `python -m train merge --model"):
+        find_target(str(run))
+    shutil.copytree(student, run / "merged")
+    (run / "merged/retort.json").write_text(json.dumps({"name": "toy", "system": SYSTEM, "max_new_tokens": 9}))
+    merged = find_target(str(run))
+    assert (merged.own, merged.adapters, merged.folder, merged.system) == ("merged", {}, run, SYSTEM)
+    for name, stage in (("one", "sft"), ("two", "dpo")):
+        shutil.copytree(deployed / name, run / stage)
+    found = find_target(str(run))
+    assert (found.own, list(found.adapters), found.best) == ("base", ["sft", "dpo"], "dpo")
+    assert (found.system, found.max_new_tokens, found.adapters["dpo"].system) == (SYSTEM, 9, SYSTEM)
+    script = write_script(found, served="retort", host="127.0.0.1", port=8000).read_text()
+    assert "--lora-modules sft=./sft dpo=./dpo retort=./dpo" in script and "full-precision base" in script
