@@ -232,11 +232,12 @@ class Server:
 
     def _limit(self, prompt: int, wanted: int | None, arm: Arm) -> int:
         """How many tokens may be generated. Raises Refusal where prompt and wish do not fit the context."""
-        room = self.engine.context - prompt
+        context = self.engine.context
+        room = context - prompt
         if room < 1 or (wanted or 1) > room:
             asks = f", and {wanted} more are asked for" if wanted and room >= 1 else ""
             raise Refusal(
-                400, f"messages: the prompt has {prompt} tokens{asks}; the model's maximum context length is {self.engine.context} tokens.",
+                400, f"messages: the prompt has {prompt} tokens{asks}; this model's maximum context length is {context} tokens.",
                 param="messages", code="context_length_exceeded",
             )  # fmt: skip
         return wanted or min(room, arm.max_new_tokens)
