@@ -17,7 +17,7 @@ ARGS_TERMS = $(if $(TERMS),--terms "$$TERMS")
 ARGS_WORKERS = $(if $(WORKERS),--engine ray --workers $(WORKERS))
 ARGS_TRAIN = $(if $(GPUS),--processes $(GPUS)) --recipe $(RECIPE) $(if $(STUDENT),--student $(STUDENT)) $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
 
-.PHONY: help setup setup-train setup-ray setup-documents setup-gguf setup-dev plan datagen sql review report train quantize dist evaluate curve check test coverage test-slow bench lock clean
+.PHONY: help setup setup-train setup-ray setup-documents setup-gguf setup-dev plan datagen sql review report train quantize dist evaluate curve serve-model check test coverage test-slow bench lock clean
 
 help: ## Print this help
 	@echo "Retort: from a domain's taxonomy to a small language model. Start with: make datagen, then make train"
@@ -101,6 +101,9 @@ evaluate: $(V)/.train ## Evaluate the last run again
 
 curve: $(V)/.train ## Learning curve: SFT on 12, 25, 50 and 100 % of the data, and what more rows would bring and cost
 	@$(TRAIN) curve --recipe $(RECIPE) $(if $(STUDENT),--student $(STUDENT)) $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS))
+
+serve-model: $(V)/.train ## Serve the last run's base and adapters (OpenAI-compatible): make serve-model RUN=runs/x PORT=8000 AB=dpo=90,sft=10
+	@$(TRAIN) serve $(if $(RUN),--model $(RUN)) $(if $(PORT),--port $(PORT)) $(if $(AB),--ab $(AB))
 
 check: $(V)/.dev ## Lint and types
 	@$(V)/bin/ruff check .

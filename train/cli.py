@@ -108,7 +108,7 @@ def run_all(
     recipe: Path | None = RecipeOption, student: str | None = StudentOption, data: Path | None = DataOption,
     run_dir: Path | None = OutOption, processes: int = ProcessesOption, as_json: bool = JsonOption,
 ) -> int:  # fmt: skip
-    """Tune the student: SFT, then DPO or KTO, merge, quantize, gate, evaluation, card, report. Exits with 1 when something was held back."""
+    """Tune the student: SFT, DPO or KTO, merge, quantize, gate, evaluation, card, report. Exits with 1 when the gate held a form back."""
     _launch(processes)
     config = read_config(recipe, student=student, data=data)
     where = _run(config, run_dir)
@@ -416,6 +416,63 @@ def predict(
         _print_json({"answers": count, "output": str(target)})
     else:
         out.print(f"{count:,} answers are in {target}", highlight=False)
+
+
+@app.command()
+def serve(
+    model: str | None = typer.Option(None, "--model", help="A run's, deploy, adapter or model folder; runs/latest when not given."),
+    host: str = typer.Option("127.0.0.1", "--host", help="The address to listen on; loopback when not given."),
+    port: int = typer.Option(8000, "--port", min=0, max=65535),
+    ab: str | None = typer.Option(None, "--ab", help="An A/B test: NAME=WEIGHT,NAME=WEIGHT, such as dpo=90,sft=10."),
+    served: str = typer.Option("retort", "--served-model-name", help="The name that the A/B test, or else the best adapter, answers to."),
+    loras: list[str] | None = typer.Option(None, "--lora", help="NAME=FOLDER: a further adapter on the same base."),
+    max_lora_rank: int | None = typer.Option(None, "--max-lora-rank", min=1, help="The highest rank to take; the adapters' by default."),
+    batch_size: int = typer.Option(32, "--batch-size", min=1, help="Requests that are answered together."),
+    max_queue: int = typer.Option(256, "--max-queue", min=1, help="Requests that may wait; more are told to come again (503)."),
+    log: Path = typer.Option(RUNS / "serving.duckdb", "--log", help="Where answers and feedback are kept."),
+    hashes_only: bool = typer.Option(False, "--log-hashes", help="Keep hashes of prompts and answers in the log, not their texts."),
+    print_vllm: bool = typer.Option(False, "--print-vllm", help="Print the command that serves the same on vLLM; write it as a script."),
+) -> None:  # fmt: skip
+    """Serve a run's base and adapters by an OpenAI-compatible endpoint, with A/B tests and feedback."""
+    from train.serving.start import Settings, serve_model, vllm_script
+
+    settings = Settings(log, host, port, served, ab, batch_size, max_queue, max_lora_rank, hashes_only)
+    where = model or str(RUNS / "latest")
+    if print_vllm:
+        script = vllm_script(where, loras or [], settings)
+        out.print(script.read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True, end="")
+        talk.print(f"The same is in {script}.")
+        return
+    answered = serve_model(where, loras or [], settings, say=lambda text: talk.print(text, markup=False))
+    talk.print(f"{answered:,} answers are in {log}. Next: python -m train ab --log {log}", markup=False)
+
+
+@app.command()
+def ab(
+    log: Path = typer.Option(RUNS / "serving.duckdb", "--log", help="The log of answers that `serve` wrote."),
+    served: str | None = typer.Option(None, "--served-model-name", help="The test to show; all when not given."),
+    as_json: bool = JsonOption,
+) -> None:
+    """Compare the arms of A/B tests by people's feedback, with intervals that hold however often one looks."""
+    from train.serving.ab import compare
+
+    tests = compare(log, served)
+    if as_json:
+        _print_json(tests)
+        return
+    if not tests:
+        out.print(f"{log}: no name was answered by several arms. Serve with --ab dpo=90,sft=10.", highlight=False)
+    for test in tests:
+        table = Table(title=f"{test['served']}: rate of feedback, 95 % confidence sequences", title_justify="left")
+        for column in ("arm", "answers", "users", "rated", "rate", "median s", "p95 s", "failed"):
+            table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
+        for arm in test["arms"]:
+            rate = "" if arm["rate"] is None else f"{100 * arm['rate']:.1f} ({100 * arm['low']:.0f}-{100 * arm['high']:.0f})"
+            counts = [f"{arm[key]:,}" for key in ("answers", "users", "rated")]
+            table.add_row(arm["arm"], *counts, rate, f"{arm['median_s']:.2f}", f"{arm['p95_s']:.2f}", str(arm["failed"]))
+        out.print(table)
+        for sentence in test["sentences"]:
+            out.print(sentence, highlight=False)
 
 
 def _calm() -> None:

@@ -5,7 +5,8 @@ TrainError
 |-- DataError      the exported data is missing, changed since its manifest, or not fit to train on
 |-- TemplateError  the chat template would train something else than inference generates
 |-- ModelError     a student cannot be loaded
-`-- Diverged       the loss of a step is no number; the guard of DPO and KTO takes it as its own
+|-- Diverged       the loss of a step is no number; the guard of DPO and KTO takes it as its own
+`-- ServingError   an endpoint cannot start, or its log cannot be used
 """
 
 from collections.abc import Mapping
@@ -38,3 +39,7 @@ class ModelError(TrainError):
 
 class Diverged(TrainError):
     """The loss of a step is no number; what stands before that step is kept."""
+
+
+class ServingError(TrainError):
+    """An endpoint cannot start, or its log cannot be used."""

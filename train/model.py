@@ -144,7 +144,7 @@ def load_student(student: str, config: TrainConfig | None = None, *, adapter: Pa
         if folder is not None:
             template.check_seal(tokenizer, folder, student)
     if adapter is not None:
-        model = _with_adapter(model, adapter, "default")
+        model = with_adapter(model, adapter, "default")
     return Student(model.eval(), tokenizer)
 
 
@@ -178,7 +178,7 @@ def load_with_adapters(student: str, adapters: Mapping[str, Path], config: Train
     model, tokenizer = load_student(student, config)
     for name, path in adapters.items():
         template.check_seal(tokenizer, path, student)
-        model = _with_adapter(model, path, name)
+        model = with_adapter(model, path, name)
     return Student(model.eval(), tokenizer)
 
 
@@ -239,7 +239,8 @@ def _set_stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, wh
     model.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
-def _with_adapter(model: Any, path: Path, name: str) -> PeftModel:
+def with_adapter(model: Any, path: Path, name: str) -> PeftModel:
+    """Put a trained adapter on a model under a name. Raises ModelError when there is none or it does not fit."""
     if not (path / "adapter_config.json").is_file():
         raise ModelError(f"{path}: no adapter here (adapter_config.json is missing). Train one with `python -m train run`.")
     try:

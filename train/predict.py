@@ -74,12 +74,12 @@ def load_speaker(where: str) -> Speaker:
             raise ModelError(f"{folder / 'adapter_config.json'}: does not name its base model. Set base_model_name_or_path.")
         run_dir = folder.resolve().parent
         config = config_of(run_dir) if (run_dir / "run.json").is_file() else TrainConfig()
-        return Speaker(load_student(base, config, adapter=folder), *_training_of(run_dir, config))
+        return Speaker(load_student(base, config, adapter=folder), *training_of(run_dir, config))
     student = load_student(str(folder) if folder.is_dir() else where)
     card = read_card(folder)
     if not card and folder.is_dir() and (folder.resolve().parent / "run.json").is_file():
         run_dir = folder.resolve().parent
-        return Speaker(student, *_training_of(run_dir, config_of(run_dir)))
+        return Speaker(student, *training_of(run_dir, config_of(run_dir)))
     return Speaker(student, str(card.get("system", "")), int(card.get("max_new_tokens", 256)))
 
 
@@ -115,7 +115,7 @@ def read_prompts(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _training_of(run_dir: Path, config: TrainConfig) -> tuple[str, int]:
+def training_of(run_dir: Path, config: TrainConfig) -> tuple[str, int]:
     """The system message and answer length that a run trained with."""
     card = read_card(run_dir / "merged")
     if card:
