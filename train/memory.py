@@ -8,6 +8,7 @@ Here the step is done again with each of its micro-batches in two parts: the sam
 """
 
 import gc
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -213,11 +214,12 @@ def peak(trainer: Any) -> dict[str, Any]:
 
 class Fit(NamedTuple):
     """How a run's memory was found: bytes expected, bytes that two steps on the longest micro-batch took (None on a CPU), in how many
-    parts that micro-batch goes."""
+    parts that micro-batch goes, and the seconds of one pass over it (None on a CPU)."""
 
     expected: Needs
     probed: int | None
     parts: int
+    seconds: float | None
 
     def told(self) -> str:
         """In words, for the person who reads the plan."""
@@ -258,9 +260,9 @@ def make_room(trainer: Any, lengths: Sequence[int]) -> Fit:
     except torch.OutOfMemoryError as error:
         raise too_small(_LONG) from error
     if processes.count() > 1:
-        return Fit(needs.shared(processes.count() if arguments.fsdp else 1), None, 1)
+        return Fit(needs.shared(processes.count() if arguments.fsdp else 1), None, 1, None)
     if not next(net.parameters()).is_cuda:
-        return Fit(needs, None, 1)
+        return Fit(needs, None, 1, None)
     rows = [trainer.train_dataset[row] for row in (range(per_batch) if getattr(arguments, "packing", False) else longest)]
     trainer.current_gradient_accumulation_steps = 1
     if checkpointing:  # as the trainer will
@@ -272,8 +274,12 @@ def make_room(trainer: Any, lengths: Sequence[int]) -> Fit:
             release()
             torch.cuda.reset_peak_memory_stats()
             for _ in range(2):
+                torch.cuda.synchronize()
+                began = time.monotonic()
                 with _autocast(torch.device("cuda"), autocast):
                     trainer.training_step(net, trainer.data_collator(rows))
+                torch.cuda.synchronize()
+                seconds = time.monotonic() - began
             probed = torch.cuda.max_memory_allocated()
             net.zero_grad(set_to_none=True)
     trainer._metrics["train"].clear()
@@ -282,7 +288,7 @@ def make_room(trainer: Any, lengths: Sequence[int]) -> Fit:
     torch.cuda.reset_peak_memory_stats()
     needs = expected()
     probed += needs.optimizer
-    return Fit(needs, probed, trainer.parts)
+    return Fit(needs, probed, trainer.parts, seconds)
 
 
 def expect(net: Any, tokens: int, *, optim: str, checkpointing: bool, autocast: bool) -> Needs:

@@ -23,7 +23,7 @@ from train.config import TrainConfig
 from train.dataset import Manifest, mix, read_general, read_rows, take
 from train.errors import DataError
 from train.sums import hashes
-from train.watch import write_json
+from train.watch import read_history, write_json
 
 RECORD = "provenance.json"
 ROWS = "provenance.parquet"
@@ -104,8 +104,7 @@ def trace_run(run_dir: Path, config: TrainConfig, manifest: Manifest) -> str:
 def _rows(run_dir: Path, record: Mapping[str, Any], config: TrainConfig, manifest: Manifest) -> list[dict[str, Any]]:
     """A line for every row that a stage read; `use` is trained, held (to the base), or validation (it chose the checkpoint)."""
     origins = origins_of(manifest)
-    history_path = run_dir / "history.json"
-    history = json.loads(history_path.read_text(encoding="utf-8")) if history_path.is_file() else []
+    history = read_history(run_dir / "metrics.jsonl")
     unknown = dict.fromkeys(ORIGIN_COLUMNS)
     lines: list[dict[str, Any]] = []
     for file in sorted(manifest.files):

@@ -150,6 +150,9 @@ def train_sft(config: TrainConfig, manifest: Manifest, run_dir: Path, *, progres
     trainer.halved = tell_halved(progress)
     room = memory.make_room(trainer, [len(row.ids) for row in prepared.rows])
     progress.note(f"memory: {room.told()}")
+    if room.seconds is not None:  # a small model waits for kernels to start, of which the forecast from its size knows nothing
+        longest = steps * arguments.gradient_accumulation_steps * room.seconds
+        progress.note(f"time: {max(forecast, longest / 60):.1f} min at most by a step that was timed, general rows and evaluation apart")
     trainer.retention = retention
     trainer.weights = prepared.weights
     trainer.names = lambda batch: rows_of(batch, prepared.rows)

@@ -385,6 +385,7 @@ def test_a_run_that_does_not_wait_goes_on_from_one_process_to_the_next(
     assert set(statuses("a.duckdb")) == {"collected"}
 
 
+@pytest.mark.slow
 def test_rounds_of_a_quota_wait_for_their_batches_and_end_as_live_rounds_do(shop_run: Write, provider_server: BatchServer) -> None:
     more = "quota: {candidates: 2}"
     code = run(shop_run("openai", store="live.duckdb", more=more))
@@ -497,6 +498,7 @@ def test_a_budget_that_is_raised_while_a_batch_is_open_sends_the_rest_once(
     assert paid("a.duckdb") == pytest.approx(provider_server.usd - usd, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_raised_after_a_run_that_it_stopped_goes_on_without_paying_twice(
     shop_run: Write, provider_server: BatchServer
 ) -> None:

@@ -224,6 +224,7 @@ def _calls(path: Path) -> int:
     return len(Store(path).answers())
 
 
+@pytest.mark.slow
 def test_killed_three_times_a_run_loses_nothing_and_repeats_only_what_was_in_flight(recipe: Path, tmp_path: Path) -> None:
     recipe.write_text(recipe.read_text().replace("topic: 80", "topic: 400") + "concurrency: 8\n")
     path, log = tmp_path / "data/small.duckdb", tmp_path / "data/small.log"

@@ -154,7 +154,10 @@ def test_every_type_of_task_has_a_recipe() -> None:
     assert sorted(kind for kind, *_ in CASES.values()) == sorted(TASK_TYPES) == sorted(get_args(Task.model_fields["type"].annotation))
 
 
-@pytest.mark.parametrize("name", CASES)
+QUICK = ("city-desk", "library")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CASES])
 def test_a_type_of_task_from_its_recipe_to_an_export(
     name: str, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

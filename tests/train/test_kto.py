@@ -22,7 +22,7 @@ from train.model import load_student
 from train.preference import load_policy
 from train.sft import known_options, train_sft
 from train.template import Encoded
-from train.watch import Silent
+from train.watch import Silent, read_history
 
 MakeConfig = Callable[..., TrainConfig]
 BRISK = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "max_steps": 6, "learning_rate": 5e-3}
@@ -56,7 +56,7 @@ def tuned(manifest: Manifest, config: TrainConfig, run_dir: Path) -> Path:
 
 
 def history(run_dir: Path) -> list[dict[str, Any]]:
-    return [line for line in json.loads((run_dir / "history.json").read_text()) if line["stage"] == "kto"]
+    return [line for line in read_history(run_dir / "metrics.jsonl") if line["stage"] == "kto"]
 
 
 def test_accepted_answers_rise_over_rejected_ones_from_zero(verdicts: Manifest, make_config: MakeConfig, tmp_path: Path) -> None:

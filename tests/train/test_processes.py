@@ -94,6 +94,7 @@ def assert_same(one: list[dict[str, Any]], several: list[dict[str, Any]]) -> Non
         assert a.get("metric") == b.get("metric") and a.get("value") == b.get("value")
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(home: Path) -> None:
     alone("one", dpo=False)
     done = command("sft", "--recipe", "recipe.yaml", "--out", "two", "--processes", "2")
