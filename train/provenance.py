@@ -102,7 +102,7 @@ def trace_run(run_dir: Path, config: TrainConfig, manifest: Manifest) -> str:
 
 
 def _rows(run_dir: Path, record: Mapping[str, Any], config: TrainConfig, manifest: Manifest) -> list[dict[str, Any]]:
-    """A line for every row that a stage read; `use` is trained, held (to the base), or validation (it chose the checkpoint)."""
+    """A line for every row that a stage read; `use` is trained, left out, held (to the base), or validation (it chose the checkpoint)."""
     origins = origins_of(manifest)
     history = read_history(run_dir / "metrics.jsonl")
     unknown = dict.fromkeys(ORIGIN_COLUMNS)
@@ -118,8 +118,8 @@ def _rows(run_dir: Path, record: Mapping[str, Any], config: TrainConfig, manifes
         for row in pq.read_table(manifest.path(file), columns=["id"]).column("id").to_pylist():
             dropped = done.get("skipped") or why.get(row) or (None if done else f"{stage} was not run")
             lines.append(
-                {**unknown, **origins.get(row, {}), "id": row, "file": file, "split": "train", "stage": stage, "use": "trained"}
-                | {"epochs": 0.0 if dropped else epochs, "dropped": dropped}
+                {**unknown, **origins.get(row, {}), "id": row, "file": file, "split": "train", "stage": stage}
+                | {"use": "left out" if dropped else "trained", "epochs": 0.0 if dropped else epochs, "dropped": dropped}
             )
     if manifest.count("sft/validation.parquet"):
         for chosen in take(read_rows(manifest.path("sft/validation.parquet")), config.evaluation.validation_rows, config.seed):
@@ -262,13 +262,7 @@ def tell(found: Sequence[Traced]) -> list[str]:
     lines = [f"row       {found[0].lines[0]['id']}"]
     for traced in found:
         for line in traced.lines:
-            seen = (
-                f"left out: {line['dropped']}"
-                if line["dropped"]
-                else "epochs not known"
-                if line["epochs"] is None
-                else f"{line['epochs']:g} epochs"
-            )
+            seen = line["dropped"] if line["dropped"] else "epochs not known" if line["epochs"] is None else f"{line['epochs']:g} epochs"
             if line["use"] == "validation":
                 seen = "chose the checkpoint"
             lines.append(f"run       {traced.run}: {line['stage']}, {line['file']}, split {line['split']}, {line['use']}, {seen}")
