@@ -15,6 +15,50 @@ from datagen.policy import Fact, Rule
 from datagen.records import EvaluationSet, Example, Message, PlanItem, Task
 from datagen.store import Store
 
+# Words with nothing in common: prompts made of them are no near-duplicates of one another
+NAMES = [
+    "amber",
+    "birch",
+    "cedar",
+    "dune",
+    "ember",
+    "fjord",
+    "grove",
+    "heath",
+    "inlet",
+    "jetty",
+    "knoll",
+    "larch",
+    "marsh",
+    "north",
+    "ocean",
+    "plain",
+    "quarry",
+    "ridge",
+    "stone",
+    "tide",
+    "umber",
+    "vale",
+    "willow",
+    "yarrow",
+    "zenith",
+    "basin",
+    "cliff",
+    "delta",
+    "estuary",
+    "field",
+    "garden",
+    "harbour",
+    "island",
+    "jungle",
+    "kettle",
+    "lantern",
+    "meadow",
+    "nettle",
+    "orchard",
+    "paddle",
+]
+
 SYSTEM = "Reply with one JSON object: intent, urgency, entities and, where the policy demands, decision."
 LABELS = {"card_arrival": "a card that has not come", "lost_card": "a lost card", "refund": "a refund", "out_of_scope": "else"}
 SCHEMA = {

@@ -9,29 +9,9 @@ from datagen.cli import app
 from datagen.config import TermsDecision
 from datagen.errors import ConfigError
 from datagen.imported import exam_of, import_rows, read_rows, task_of
+from tests.datagen.conftest import NAMES
 
-WORDS = [
-    "amber",
-    "birch",
-    "cedar",
-    "dune",
-    "ember",
-    "fjord",
-    "grove",
-    "heath",
-    "inlet",
-    "jetty",
-    "knoll",
-    "larch",
-    "marsh",
-    "north",
-    "ocean",
-    "plain",
-    "quarry",
-    "ridge",
-    "stone",
-    "tide",
-]
+WORDS = NAMES[:20]
 ANA = TermsDecision(decision="our own support team wrote them", by="ana")
 
 

@@ -17,30 +17,10 @@ from datagen.records import Message, PlanItem, Request, Response, Verdict
 from datagen.report import render, summarize
 from datagen.report_page import page, write_page
 from datagen.review import Decision, apply
+from tests.datagen.conftest import NAMES
 
 CHROMIUM = Path("/usr/bin/chromium")
-PLACES = [
-    "amber",
-    "birch",
-    "cedar",
-    "dune",
-    "ember",
-    "fjord",
-    "grove",
-    "heath",
-    "inlet",
-    "jetty",
-    "knoll",
-    "larch",
-    "marsh",
-    "north",
-    "ocean",
-    "plain",
-    "quarry",
-    "ridge",
-    "stone",
-    "tide",
-]
+PLACES = NAMES[:20]
 EVIL = (
     "</dd><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> <a href=\"javascript:alert(1)\">x</a>"
     " {{ 7 * 7 }} \u202egnp.exe\u202c \x00\x1b[31m " + "W" * 5000

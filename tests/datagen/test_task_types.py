@@ -20,51 +20,11 @@ from datagen.sources import passages_of
 from datagen.store import Store
 from datagen.tasks import TASK_TYPES, volume, with_defaults
 from datagen.taxonomy import load_taxonomy
+from tests.datagen.conftest import NAMES
 from train.metrics import METRICS, TaskSpec, primary_metric
 
 ROOT = Path(__file__).parents[2]
-WORDS = [
-    "amber",
-    "birch",
-    "cedar",
-    "dune",
-    "ember",
-    "fjord",
-    "grove",
-    "heath",
-    "inlet",
-    "jetty",
-    "knoll",
-    "larch",
-    "marsh",
-    "north",
-    "ocean",
-    "plain",
-    "quarry",
-    "ridge",
-    "stone",
-    "tide",
-    "umber",
-    "vale",
-    "willow",
-    "yarrow",
-    "zenith",
-    "basin",
-    "cliff",
-    "delta",
-    "estuary",
-    "field",
-    "garden",
-    "harbour",
-    "island",
-    "jungle",
-    "kettle",
-    "lantern",
-    "meadow",
-    "nettle",
-    "orchard",
-    "paddle",
-]
+WORDS = NAMES
 
 
 def sentence(key: str) -> str:

@@ -17,25 +17,9 @@ from datagen.review import Decision, apply
 from datagen.store import Store
 from datagen.terms import standing
 from datagen.trace import lines, trace
+from tests.datagen.conftest import NAMES
 
-WORDS = [
-    "amber",
-    "birch",
-    "cedar",
-    "dune",
-    "ember",
-    "fjord",
-    "grove",
-    "heath",
-    "inlet",
-    "jetty",
-    "knoll",
-    "larch",
-    "marsh",
-    "north",
-    "ocean",
-    "plain",
-]
+WORDS = NAMES[:16]
 
 
 @pytest.fixture
