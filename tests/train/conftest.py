@@ -27,6 +27,15 @@ CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+# The special tokens of real chat templates by a part of their files' names: the end of a turn first, the first of a text last
+SPECIALS = {
+    "DeepSeek": ("<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>"),
+    "qwen": ("<|im_end|>", "<|im_start|>", "<|endoftext|>"),
+    "gemma": ("<end_of_turn>", "<start_of_turn>", "<bos>"),
+    "llama": ("<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|begin_of_text|>"),
+    "phi": ("<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|endoftext|>"),
+    "Nemo": ("</s>", "[INST]", "[/INST]", "<s>"),
+}
 SYSTEM = "Name the colour as JSON."
 THINGS = {"grass": "green", "snow": "white", "coal": "black", "blood": "red"}
 TASK = {

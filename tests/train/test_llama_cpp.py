@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.train.conftest import SPECIALS
 from train import artifacts, gguf_file, model, quantize
 from train.config import BUILT_IN, GENERAL, with_formats
 from train.dataset import Message, read_general
@@ -22,14 +23,6 @@ from train.watch import Silent
 llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: make setup-gguf")
 pytestmark = pytest.mark.slow
 
-SPECIALS = {
-    "DeepSeek": ("<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>"),
-    "qwen": ("<|im_end|>", "<|im_start|>", "<|endoftext|>"),
-    "gemma": ("<end_of_turn>", "<start_of_turn>", "<bos>"),
-    "llama": ("<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|begin_of_text|>"),
-    "phi": ("<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|endoftext|>"),
-    "Nemo": ("</s>", "[INST]", "[/INST]", "<s>"),
-}
 CASE_SPECIALS = (
     "</s>",
     "<s>",

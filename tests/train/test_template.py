@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from tests.train.conftest import SPECIALS
 from train.errors import TemplateError
 from train.proof import prove
 from train.template import FALLBACK, Encoded, Encoding, Source, Template, adapt, encode
@@ -233,14 +234,6 @@ CASE_SPECIALS = (
     *("</s>", "<s>", "<|im_end|>", "<|im_start|>", "<|end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>", "[INST]", "[/INST]"),
     *("<|user|>", "<|assistant|>", "<|system|>", "<|END_OF_TURN_TOKEN|>", "<|START_OF_TURN_TOKEN|>", "<｜end▁of▁sentence｜>"),
 )
-SPECIALS = {
-    "DeepSeek": ("<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>"),
-    "qwen": ("<|im_end|>", "<|im_start|>", "<|endoftext|>"),
-    "gemma": ("<end_of_turn>", "<start_of_turn>", "<bos>"),
-    "llama": ("<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|begin_of_text|>"),
-    "phi": ("<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|endoftext|>"),
-    "Nemo": ("</s>", "[INST]", "[/INST]", "<s>"),
-}
 
 
 @pytest.mark.real_data
